@@ -6,6 +6,7 @@ using Npgsql;
 using TicketFunctions.Classification;
 using TicketFunctions.Storage;
 using TicketFunctions.Tickets;
+using TicketFunctions.Triggers;
 
 namespace TicketFunctions;
 
@@ -37,6 +38,7 @@ public static class TicketFunctionsSetup
         services.AddSingleton<TicketTriage>();
         services.AddSingleton<TicketSweep>();
         services.AddSingleton<WorkDrain>();
+        services.AddSingleton<ProblemAnswers>();
         services.AddSingleton<LlmTicketClassifier>();
         services.AddSingleton<BaselineTicketClassifier>();
         services.AddSingleton<ITicketClassifier>(provider =>
