@@ -41,7 +41,6 @@ public static class PlainHost
         builder.Services.AddOptions<KeyOptions>().Bind(builder.Configuration.GetSection("Keys"));
         builder.Services.AddTicketFunctions(builder.Configuration);
         builder.Services.AddPlainChatClient();
-        
         builder.Services.AddFunctions();
         configure?.Invoke(builder.Services);
 
