@@ -32,7 +32,7 @@ public static class TicketFunctionsSetup
             .Services.AddSingleton<IValidateOptions<TaxonomyOptions>, TaxonomyValidator>();
 
         services.AddSingleton(provider => new Taxonomy(provider.GetRequiredService<IOptions<TaxonomyOptions>>().Value));
-        services.AddSingleton(provider => CreateDataSource(configuration, provider));
+        services.AddSingleton(_ => CreateDataSource(configuration));
         services.AddSingleton<Migrations>();
         services.AddSingleton<TicketStore>();
         services.AddSingleton<TicketTriage>();
@@ -52,13 +52,11 @@ public static class TicketFunctionsSetup
         where T : class =>
         services.AddOptions<T>().Bind(configuration.GetSection(section)).ValidateDataAnnotations().ValidateOnStart();
 
-    private static NpgsqlDataSource CreateDataSource(IConfiguration configuration, IServiceProvider provider)
+    private static NpgsqlDataSource CreateDataSource(IConfiguration configuration)
     {
         var text = FindConnectionString(configuration) ?? throw new OptionsValidationException(
             "Tickets", typeof(string), ["ConnectionStrings__Tickets is missing; set it (or SUPABASE_DB_URL) to the database's connection string."]);
-        return new NpgsqlDataSourceBuilder(ConnectionStrings.Parse(text).ConnectionString)
-            .UseLoggerFactory(provider.GetService<ILoggerFactory>())
-            .Build();
+        return NpgsqlDataSource.Create(ConnectionStrings.Parse(text));
     }
 
     private sealed class ModelValidator(IOptions<TriageOptions> triage) : IValidateOptions<ModelOptions>
