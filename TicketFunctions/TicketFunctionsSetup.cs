@@ -39,6 +39,7 @@ public static class TicketFunctionsSetup
         services.AddSingleton<TicketSweep>();
         services.AddSingleton<WorkDrain>();
         services.AddSingleton<ProblemAnswers>();
+        services.AddSingleton<RequestLimit>();
         services.AddSingleton<LlmTicketClassifier>();
         services.AddSingleton<BaselineTicketClassifier>();
         services.AddSingleton<ITicketClassifier>(provider =>

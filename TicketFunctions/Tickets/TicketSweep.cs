@@ -17,6 +17,7 @@ public sealed record SweepSummary(int Claimed, int Labelled, int Waiting, int Pa
 public sealed partial class TicketSweep(
     TicketStore store,
     TicketTriage triage,
+    WorkDrain drain,
     IOptions<SweepOptions> sweepOptions,
     IOptions<TriageOptions> triageOptions,
     TimeProvider time,
@@ -28,9 +29,11 @@ public sealed partial class TicketSweep(
     private readonly SweepOptions _sweep = sweepOptions.Value;
 
     /// <param name="progress">Told the tickets ended so far.</param>
-    /// <param name="stopping">Ends the run: what is under way is given back.</param>
+    /// <param name="stopping">Ends the run: nothing more is claimed, and what is under way has <see cref="WorkDrain.Grace"/> to finish.</param>
     public async Task<SweepSummary> RunAsync(IProgress<int>? progress, CancellationToken stopping)
     {
+        using var giveBack = CancellationTokenSource.CreateLinkedTokenSource(drain.Token);
+        await using var registration = stopping.Register(() => giveBack.CancelAfter(WorkDrain.Grace));
         var started = time.GetTimestamp();
         var parked = await store.ParkExhaustedAsync(triageOptions.Value.MaxAttempts, stopping);
         await store.ForgetProcessedAsync(stopping);
@@ -42,7 +45,7 @@ public sealed partial class TicketSweep(
         {
             while (true)
             {
-                end ??= stopping.IsCancellationRequested ? "stopped"
+                end ??= stopping.IsCancellationRequested || giveBack.IsCancellationRequested ? "stopped"
                     : unavailable >= UnavailableInARow ? "model unavailable"
                     : time.GetElapsedTime(started) >= _sweep.TimeBudget ? "time budget"
                     : null;
@@ -53,7 +56,7 @@ public sealed partial class TicketSweep(
                     claimed += due.Count;
                     foreach (var ticket in due)
                     {
-                        underWay.Add(triage.ProcessClaimedAsync(ticket, stopping));
+                        underWay.Add(triage.ProcessClaimedAsync(ticket, giveBack.Token));
                     }
                 }
 
@@ -68,7 +71,7 @@ public sealed partial class TicketSweep(
                 progress?.Report(labelled + waiting + parked);
             }
         }
-        catch (OperationCanceledException) when (stopping.IsCancellationRequested)
+        catch (OperationCanceledException) when (stopping.IsCancellationRequested || giveBack.IsCancellationRequested)
         {
             end = "stopped";
         }

@@ -13,6 +13,10 @@ public sealed class TriageOptions
     [Range(1, 100, ErrorMessage = "Triage__MaxAttempts must be between 1 and 100.")]
     public int MaxAttempts { get; set; } = 5;
 
+    /// <summary>Requests classified at once; one more is answered 429.</summary>
+    [Range(1, 100_000, ErrorMessage = "Triage__MaxConcurrentRequests must be between 1 and 100000.")]
+    public int MaxConcurrentRequests { get; set; } = 1000;
+
     /// <summary>
     /// The wait after a failed attempt: a third of the lease, four times longer after each further failure, at most an hour.
     /// With the default lease: 30 s, 2 min, 8 min, 32 min.

@@ -5,7 +5,7 @@ using TicketFunctions.Tickets;
 namespace TicketFunctions.Triggers;
 
 /// <summary><c>POST /process-ticket</c>: classifies one ticket, asked for by a client or by a database webhook.</summary>
-public sealed class ProcessTicket(TicketTriage triage, WorkDrain drain)
+public sealed class ProcessTicket(TicketTriage triage, WorkDrain drain, RequestLimit limit)
 {
     [Function(nameof(ProcessTicket))]
     public async Task<IResult> RunAsync(
@@ -34,6 +34,12 @@ public sealed class ProcessTicket(TicketTriage triage, WorkDrain drain)
             if (!TryReadForce(request, out var force))
             {
                 return Problem.InvalidValue([new ProblemError("", "The query's force must be true or false.")]);
+            }
+
+            using var admitted = limit.TryEnter();
+            if (!admitted.IsAcquired)
+            {
+                return Problem.RateLimited();
             }
 
             return Map(await triage.ProcessAsync(ticket.Id, ticket.Description, force, cancellationToken, drain.Token));

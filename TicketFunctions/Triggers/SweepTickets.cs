@@ -4,12 +4,9 @@ using TicketFunctions.Tickets;
 namespace TicketFunctions.Triggers;
 
 /// <summary>The timer that classifies what no webhook brought, and what failed before.</summary>
-public sealed class SweepTickets(TicketSweep sweep, WorkDrain drain)
+public sealed class SweepTickets(TicketSweep sweep)
 {
     [Function(nameof(SweepTickets))]
-    public async Task RunAsync([TimerTrigger("%SweepSchedule%")] TimerInfo timer, CancellationToken cancellationToken)
-    {
-        using var stopping = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken, drain.Token);
-        await sweep.RunAsync(progress: null, stopping.Token);
-    }
+    public Task RunAsync([TimerTrigger("%SweepSchedule%")] TimerInfo timer, CancellationToken cancellationToken) =>
+        sweep.RunAsync(progress: null, cancellationToken);
 }

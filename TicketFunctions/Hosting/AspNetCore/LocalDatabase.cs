@@ -8,29 +8,27 @@ public sealed class LocalDatabase : IAsyncDisposable
 {
     private readonly EmbeddedPostgres? _embedded;
 
-    private LocalDatabase(string connectionString, string description, EmbeddedPostgres? embedded)
+    private LocalDatabase(string description, EmbeddedPostgres? embedded)
     {
-        ConnectionString = connectionString;
         Description = description;
         _embedded = embedded;
     }
-
-    public string ConnectionString { get; }
 
     /// <summary>One line for people, without a password.</summary>
     public string Description { get; }
 
     public bool IsEmbedded => _embedded is not null;
 
-    /// <summary>The setting that makes the services use this database.</summary>
-    public KeyValuePair<string, string?> Setting => KeyValuePair.Create("ConnectionStrings:Tickets", (string?)ConnectionString);
-
-    public static async Task<LocalDatabase> OpenAsync(IConfiguration configuration, ILogger logger, CancellationToken cancellationToken)
+    /// <summary>Checks the configured connection string, or starts the embedded server and configures the services with it.</summary>
+    /// <exception cref="FormatException">The connection string cannot be read.</exception>
+    /// <exception cref="EmbeddedPostgresException">No server can be started.</exception>
+    public static async Task<LocalDatabase> OpenAsync(IServiceProvider services, CancellationToken cancellationToken)
     {
+        var configuration = services.GetRequiredService<IConfiguration>();
         if (TicketFunctionsSetup.FindConnectionString(configuration) is { } configured)
         {
             var builder = ConnectionStrings.Parse(configured);
-            return new LocalDatabase(configured, $"{builder.Database ?? builder.Username} on {builder.Host}:{builder.Port}", null);
+            return new LocalDatabase($"{builder.Database ?? builder.Username} on {builder.Host}:{builder.Port}", null);
         }
 
         var embedded = await EmbeddedPostgres.StartAsync(
@@ -39,10 +37,11 @@ public sealed class LocalDatabase : IAsyncDisposable
                 Folder = configuration["EmbeddedPostgres:Folder"] ?? DefaultFolder(),
                 BinFolder = configuration["EmbeddedPostgres:BinFolder"],
             },
-            logger,
+            services.GetRequiredService<ILogger<EmbeddedPostgres>>(),
             cancellationToken);
+        configuration["ConnectionStrings:Tickets"] = embedded.ConnectionString;
         var port = new NpgsqlConnectionStringBuilder(embedded.ConnectionString).Port;
-        return new LocalDatabase(embedded.ConnectionString, $"embedded Postgres {embedded.Version} on 127.0.0.1:{port}", embedded);
+        return new LocalDatabase($"embedded Postgres {embedded.Version} on 127.0.0.1:{port}", embedded);
     }
 
     public async ValueTask DisposeAsync()

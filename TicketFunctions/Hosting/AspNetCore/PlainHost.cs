@@ -1,7 +1,6 @@
 using Microsoft.Extensions.AI;
 using Microsoft.Extensions.Options;
 using TicketFunctions.Classification;
-using TicketFunctions.Storage;
 using TicketFunctions.Triggers;
 
 namespace TicketFunctions.Hosting.AspNetCore;
@@ -59,22 +58,11 @@ public static class PlainHost
             _ => Task.CompletedTask,
         });
         app.MapFunctions();
+
+        // Before anything is set up for them: a wrong setting stops the start here.
+        app.Services.GetRequiredService<IStartupValidator>().Validate();
+        app.Services.GetRequiredService<TimerFunctions>();
         return app;
-    }
-
-    /// <summary>Checks every setting without starting anything.</summary>
-    /// <exception cref="OptionsValidationException">A setting is wrong; likewise FormatException and InvalidOperationException.</exception>
-    public static void Check(IConfiguration configuration)
-    {
-        if (TicketFunctionsSetup.FindConnectionString(configuration) is { } text)
-        {
-            ConnectionStrings.Parse(text);
-        }
-
-        using var app = (IDisposable)Build();
-        var services = ((WebApplication)app).Services;
-        services.GetRequiredService<IStartupValidator>().Validate();
-        services.GetRequiredService<TimerFunctions>();
     }
 
     /// <summary>The OpenAI SDK as the model behind the classifier.</summary>

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Reflection;
 using Microsoft.Azure.Functions.Worker;
 using NCrontab;
@@ -12,6 +13,7 @@ public sealed partial class TimerFunctions(
     IServiceProvider services, IConfiguration configuration, TimeProvider time, ILogger<TimerFunctions> logger) : BackgroundService
 {
     private readonly List<TimerFunction> _functions = [.. Find(configuration)];
+    private readonly ConcurrentDictionary<Task, bool> _started = new();
 
     /// <summary>Reads the timer triggers of this assembly.</summary>
     /// <exception cref="FormatException">A schedule cannot be read; the message says how to mend it.</exception>
@@ -32,7 +34,7 @@ public sealed partial class TimerFunctions(
         }
     }
 
-    /// <summary>Starts a run at once; it is not awaited and goes on after the caller has gone.</summary>
+    /// <summary>Starts a run at once; it goes on after the caller has gone, and the stop of the process waits for it.</summary>
     /// <returns>False when there is no timer function of that name.</returns>
     public bool TryStart(string name, CancellationToken stopping)
     {
@@ -42,8 +44,16 @@ public sealed partial class TimerFunctions(
             return false;
         }
 
-        _ = RunAsync(function, new TimerInfo(), stopping);
+        var run = RunAsync(function, new TimerInfo(), stopping);
+        _started[run] = true;
+        _ = run.ContinueWith(ended => _started.TryRemove(ended, out _), TaskScheduler.Default);
         return true;
+    }
+
+    public override async Task StopAsync(CancellationToken cancellationToken)
+    {
+        await base.StopAsync(cancellationToken);
+        await Task.WhenAll(_started.Keys).WaitAsync(cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
     }
 
     protected override Task ExecuteAsync(CancellationToken stoppingToken) =>

@@ -23,7 +23,7 @@ internal static class ClassifyCommand
 
     private static async Task<int> RunAsync(string text, bool json, CancellationToken cancellationToken)
     {
-        using var host = await CommandServices.StartAsync([], cancellationToken);
+        using var host = await CommandServices.StartAsync(cancellationToken);
         var classifier = host.Services.GetRequiredService<ITicketClassifier>();
         if (text != "-")
         {

@@ -7,10 +7,10 @@ internal static class CommandServices
 {
     /// <summary>Builds and starts the services. Settings are checked before anything is touched.</summary>
     /// <exception cref="OptionsValidationException">A setting is wrong.</exception>
-    public static async Task<IHost> StartAsync(IEnumerable<KeyValuePair<string, string?>> settings, CancellationToken cancellationToken)
+    public static async Task<IHost> StartAsync(CancellationToken cancellationToken)
     {
         var builder = Host.CreateApplicationBuilder(new HostApplicationBuilderSettings { ContentRootPath = AppContext.BaseDirectory });
-        builder.Configuration.AddLocalSettings().AddInMemoryCollection(settings);
+        builder.Configuration.AddLocalSettings();
         builder.AddQuietLogging();
         builder.Services.AddTicketFunctions(builder.Configuration);
         builder.Services.AddPlainChatClient();
@@ -20,15 +20,6 @@ internal static class CommandServices
         var host = builder.Build();
         await host.StartAsync(cancellationToken);
         return host;
-    }
-
-    /// <summary>What is configured, for decisions before the services exist.</summary>
-    public static (IConfiguration Configuration, ILoggerFactory Loggers) Prepare()
-    {
-        var builder = Host.CreateApplicationBuilder(new HostApplicationBuilderSettings { ContentRootPath = AppContext.BaseDirectory });
-        builder.Configuration.AddLocalSettings();
-        builder.AddQuietLogging();
-        return (builder.Configuration, builder.Build().Services.GetRequiredService<ILoggerFactory>());
     }
 
     private sealed class NoLifetime : IHostLifetime

@@ -21,21 +21,20 @@ internal sealed class DatabaseSession : IAsyncDisposable
     /// <param name="cancellationToken">Ctrl-C.</param>
     public static async Task<DatabaseSession> OpenAsync(bool migrateEmbedded, CancellationToken cancellationToken)
     {
-        var (configuration, loggers) = CommandServices.Prepare();
-        var database = await LocalDatabase.OpenAsync(configuration, loggers.CreateLogger<EmbeddedPostgres>(), cancellationToken);
+        var host = await CommandServices.StartAsync(cancellationToken);
+        var session = new DatabaseSession(await LocalDatabase.OpenAsync(host.Services, cancellationToken), host);
         try
         {
-            var host = await CommandServices.StartAsync([database.Setting], cancellationToken);
-            if (migrateEmbedded && database.IsEmbedded)
+            if (migrateEmbedded && session.Database.IsEmbedded)
             {
-                await host.Services.GetRequiredService<Migrations>().ApplyAsync(cancellationToken);
+                await session.Services.GetRequiredService<Migrations>().ApplyAsync(cancellationToken);
             }
 
-            return new DatabaseSession(database, host);
+            return session;
         }
         catch
         {
-            await database.DisposeAsync();
+            await session.DisposeAsync();
             throw;
         }
     }

@@ -27,7 +27,7 @@ internal static class EvaluateCommand
 
     private static async Task<int> RunAsync(FileInfo file, bool json, CancellationToken cancellationToken)
     {
-        using var host = await CommandServices.StartAsync([], cancellationToken);
+        using var host = await CommandServices.StartAsync(cancellationToken);
         var taxonomy = host.Services.GetRequiredService<Taxonomy>();
         var classifier = host.Services.GetRequiredService<ITicketClassifier>();
         var rows = Read(file, taxonomy).ToList();

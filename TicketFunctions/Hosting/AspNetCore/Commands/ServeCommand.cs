@@ -20,12 +20,8 @@ internal static class ServeCommand
 
     public static async Task<int> RunAsync(CancellationToken cancellationToken)
     {
-        var (configuration, loggers) = CommandServices.Prepare();
-
-        // Wrong settings must stop the start before a database is set up for it.
-        PlainHost.Check(configuration);
-        await using var database = await LocalDatabase.OpenAsync(configuration, loggers.CreateLogger<EmbeddedPostgres>(), cancellationToken);
-        await using var app = PlainHost.Build([database.Setting]);
+        await using var app = PlainHost.Build();
+        await using var database = await LocalDatabase.OpenAsync(app.Services, cancellationToken);
         var migrations = app.Services.GetRequiredService<Migrations>();
         var samples = 0;
         if (database.IsEmbedded)
