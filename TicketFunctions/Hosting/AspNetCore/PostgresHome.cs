@@ -36,6 +36,7 @@ internal sealed class PostgresHome(string folder, PostgresHome.Account? account 
 
         var hash = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(folder)))[..12];
         var elsewhere = $"/var/tmp/ticketfunctions-{hash}";
+        var said = "";
         foreach (var candidate in (string[])[folder, elsewhere])
         {
             Directory.CreateDirectory(candidate);
@@ -48,14 +49,15 @@ internal sealed class PostgresHome(string folder, PostgresHome.Account? account 
             File.SetUnixFileMode(candidate, File.GetUnixFileMode(candidate) | UnixFileMode.GroupExecute | UnixFileMode.OtherExecute);
             var account = Account.Find(owner: await ours.StatAsync("%u", Path.Combine(candidate, "data"), cancellationToken));
             var home = new PostgresHome(candidate, account);
-            if (await home.RunAsync(["/bin/sh", "-c", "cd \"$0\"", candidate], ShortLimit, cancellationToken) is { ExitCode: 0 })
+            (var exitCode, said) = await home.RunAsync(["/bin/sh", "-c", "cd \"$0\"", candidate], ShortLimit, cancellationToken);
+            if (exitCode == 0)
             {
                 if (candidate == elsewhere) PostgresLog.Elsewhere(logger, account.Name, folder, candidate);
                 return home;
             }
         }
 
-        throw new EmbeddedPostgresException($"Postgres refuses to run as root, and no other account can reach {folder} or {elsewhere}. Choose a folder outside of root's home.");
+        throw new EmbeddedPostgresException($"Postgres refuses to run as root, and no other account can reach {folder} or {elsewhere} ({said}). Start this as an ordinary user.");
     }
 
     /// <summary>The lock that makes its holder the owner of the server; the system releases it when the process dies.</summary>
