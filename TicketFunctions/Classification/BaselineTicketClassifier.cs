@@ -7,7 +7,7 @@ namespace TicketFunctions.Classification;
 public sealed class BaselineTicketClassifier(Taxonomy taxonomy) : ITicketClassifier
 {
     public ClassifierIdentity Identity { get; } = new(
-        "baseline", "embedded", $"baseline-{BaselineModel.Version}", "none", taxonomy.Version, "{}");
+        "baseline", "embedded", $"baseline-{Convert.ToHexStringLower([.. BaselineModel.Default.TrainingDataHash])[..8]}", "none", taxonomy.Version, "{}");
 
     /// <summary>A label the baseline may answer and the taxonomy has no word for, or null.</summary>
     public static string? FindMissing(Taxonomy taxonomy) =>
