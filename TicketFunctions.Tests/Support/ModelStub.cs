@@ -126,7 +126,9 @@ public sealed class ModelStub : IAsyncDisposable
         // The second message is <<<mark, the ticket, mark>>> on lines of their own.
         var lines = body["messages"]![1]!["content"]!.ToString();
         var ticket = lines[(lines.IndexOf('\n') + 1)..lines.LastIndexOf('\n')];
-        var call = new ModelCall(ticket, body, context.Request.Headers);
+
+        // A copy: the server uses the collection again for the connection's next request.
+        var call = new ModelCall(ticket, body, new HeaderDictionary(context.Request.Headers.ToDictionary()));
         _calls.Enqueue(call);
         try
         {

@@ -82,6 +82,21 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
     public Task<TicketRow> ReadTicketAsync(Guid id) =>
         QuerySingleAsync<TicketRow>("select id, description, category, sentiment, processed from tickets where id = @id", new { id });
 
+    /// <summary>All that the tables hold, as one text: what is equal before and after was not touched.</summary>
+    public Task<string> ReadEverythingAsync() => QuerySingleAsync<string>(
+        """
+        select concat_ws(
+          ' ',
+          (select json_agg(tickets order by id) from tickets),
+          (select json_agg(ticket_work order by ticket_id) from ticket_work),
+          (select json_agg(ticket_decisions order by id) from ticket_decisions)
+        )
+        """);
+
+    /// <summary>The decisions on a ticket as JSON, the oldest first.</summary>
+    public async Task<JsonArray> ReadDecisionsAsync(Guid id) => JsonNode.Parse(await QuerySingleAsync<string>(
+        "select coalesce(json_agg(ticket_decisions order by id), '[]') from ticket_decisions where ticket_id = @id", new { id }))!.AsArray();
+
     public async Task<T> QuerySingleAsync<T>(string sql, object? parameters = null)
     {
         await using var connection = new NpgsqlConnection(ConnectionString);
