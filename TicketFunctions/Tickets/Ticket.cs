@@ -21,7 +21,9 @@ public static class TicketText
 
     /// <summary>Unicode normalisation form C without blanks at either end.</summary>
     /// <exception cref="ArgumentException">The text holds a lone surrogate; neither a parsed body nor Postgres yields one.</exception>
-    public static string Normalize(string text) => text.Normalize(NormalizationForm.FormC).Trim();
+    public static string Normalize(string text) =>
+        // .NET refuses the noncharacter U+FFFE, which JSON and Postgres both carry. It composes with nothing.
+        string.Join('\uFFFE', text.Split('\uFFFE').Select(part => part.Normalize(NormalizationForm.FormC))).Trim();
 
     public static bool AreSame(string left, string right) =>
         left == right || Normalize(left) == Normalize(right);
