@@ -32,7 +32,8 @@ public static class PlainHost
         builder.WebHost.ConfigureKestrel(kestrel =>
         {
             kestrel.AddServerHeader = false;
-            kestrel.Limits.MaxRequestBodySize = RequestBody.MaxBytes;
+            // RequestBody counts what the body says. Kestrel counts the framing of chunks too: up to six bytes for each of one byte.
+            kestrel.Limits.MaxRequestBodySize = 8 * RequestBody.MaxBytes;
         });
 
         // What is under way gets the grace of WorkDrain; the rest of the time is for writing and closing.
