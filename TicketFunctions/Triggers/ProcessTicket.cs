@@ -48,8 +48,10 @@ public sealed class ProcessTicket(TicketTriage triage, WorkDrain drain, RequestL
 
     private static bool TryReadForce(HttpRequest request, out bool force)
     {
-        force = false;
-        return !request.Query.TryGetValue("force", out var value) || bool.TryParse(value, out force);
+        // Not bool.TryParse: it takes blanks and NULs around the word.
+        string? value = request.Query["force"];
+        force = string.Equals(value, "true", StringComparison.OrdinalIgnoreCase);
+        return value is null || force || value.Equals("false", StringComparison.OrdinalIgnoreCase);
     }
 
     private static IResult Map(TriageResult result) => result switch

@@ -26,8 +26,8 @@ public sealed record TicketRequest(Guid Id, string? Description, string? Ignored
     }
 
     private static bool IsWebhook(JsonElement root) =>
-        !root.TryGetProperty("id", out _)
-        && (root.TryGetProperty("type", out _) || root.TryGetProperty("table", out _) || root.TryGetProperty("record", out _));
+        root.TryGetProperty("record", out _)
+        || (!root.TryGetProperty("id", out _) && (root.TryGetProperty("type", out _) || root.TryGetProperty("table", out _)));
 
     private static TicketRequest? ReadTicket(JsonElement root, MemberReader reader)
     {
@@ -59,12 +59,7 @@ public sealed record TicketRequest(Guid Id, string? Description, string? Ignored
 
         var record = reader.ReadRecord(root, "record", required: true);
         reader.ReadRecord(root, "old_record", required: false);
-        if (reader.ShapeErrors.Count > 0)
-        {
-            return null;
-        }
-
-        if (schema != "public" || table != "tickets")
+        if (schema is not (null or "public") || table is not (null or "tickets"))
         {
             return Ignore("another table");
         }
@@ -140,7 +135,8 @@ public sealed record TicketRequest(Guid Id, string? Description, string? Ignored
                 return null;
             }
 
-            if (Guid.TryParseExact(text, "D", out var id) && id != Guid.Empty)
+            // By itself the parser takes blanks around a UUID, and signs and 0x within.
+            if (text.Length == 36 && text.All(c => c == '-' || char.IsAsciiHexDigit(c)) && Guid.TryParseExact(text, "D", out var id) && id != Guid.Empty)
             {
                 return id;
             }
