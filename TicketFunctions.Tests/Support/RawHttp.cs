@@ -51,6 +51,22 @@ public sealed class RawHttp : IDisposable
         }
     }
 
+    /// <summary>Reads until the server closes or resets the connection.</summary>
+    public async Task<string> ReadToEndAsync()
+    {
+        using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(30));
+        var received = new MemoryStream();
+        try
+        {
+            await _stream.CopyToAsync(received, patience.Token);
+        }
+        catch (IOException)
+        {
+        }
+
+        return Encoding.UTF8.GetString(received.ToArray());
+    }
+
     public void Dispose() => _client.Dispose();
 
     private static RawAnswer? TryParse(string text)

@@ -55,7 +55,7 @@ public sealed class ProcessTicketTests(TicketApp app) : IClassFixture<TicketApp>
 
         var response = await app.PostAsync($$"""
             {
-              "type": "{{type}}", "schema": "public", "table": "tickets", "attempt": 1, "delivery": {"at": [1, null, "\u00e9"]},
+              "type": "{{type}}", "schema": "public", "table": "tickets", "id": "evt_1", "delivery": {"at": [1, null, "\u00e9"]},
               "record": {
                 "id": "{{id}}", "created_at": "2026-01-02T03:04:05.678+00:00", "description": "{{text}}", "category": null,
                 "sentiment": null, "processed": false, "channel": "web", "tags": ["a", {"b": 1.5e3}], "owner": null
