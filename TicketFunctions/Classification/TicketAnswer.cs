@@ -34,8 +34,9 @@ public static class TicketAnswer
             labels = new Labels(category, sentiment);
             return true;
         }
-        catch (JsonException)
+        catch (Exception e) when (e is JsonException or InvalidOperationException)
         {
+            // The latter is a name with half of a surrogate pair, met in looking for duplicates.
             error = text.AsSpan().IsWhiteSpace() ? "está vacía." : "no es JSON válido, o tiene texto alrededor.";
             return false;
         }
