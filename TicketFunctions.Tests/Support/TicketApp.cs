@@ -59,6 +59,15 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
         Model = await ModelStub.StartAsync();
         _app = PlainHost.Build(
             [
+                .. _settings,
+                .. Defaults().ExceptBy(_settings.Select(setting => setting.Key), setting => setting.Key),
+            ],
+            services => services.AddLogging(logging => logging.ClearProviders().AddProvider(_log)));
+        await _app.StartAsync();
+        Http = new HttpClient { BaseAddress = new Uri(_app.Urls.Single()), Timeout = TimeSpan.FromSeconds(60) };
+
+        KeyValuePair<string, string?>[] Defaults() =>
+            [
                 new("urls", "http://127.0.0.1:0"),
                 new("ConnectionStrings:Tickets", ConnectionString),
                 new("Model:Endpoint", Model.Endpoint),
@@ -68,11 +77,7 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
                 new("Model:TotalTimeout", "00:00:10"),
                 // Once a year: tests sweep by themselves.
                 new("SweepSchedule", "0 0 0 1 1 *"),
-                .. _settings,
-            ],
-            services => services.AddLogging(logging => logging.ClearProviders().AddProvider(_log)));
-        await _app.StartAsync();
-        Http = new HttpClient { BaseAddress = new Uri(_app.Urls.Single()), Timeout = TimeSpan.FromSeconds(60) };
+            ];
     }
 
     /// <summary>Inserts a ticket and returns its id.</summary>

@@ -388,6 +388,32 @@ public sealed class ProcessTicketTests(TicketApp app) : IClassFixture<TicketApp>
     }
 
     [Fact]
+    public async Task A_request_beyond_the_limit_is_429_and_costs_its_ticket_nothing()
+    {
+        await using var small = await TicketApp.StartAsync(("Triage__MaxConcurrentRequests", "1"));
+        var first = await small.AddTicketAsync("El único sitio.");
+        var second = await small.AddTicketAsync("Sin sitio.");
+        var hold = small.Model.Hold("El único sitio.");
+        var processing = small.ProcessAsync(first);
+        await hold.Arrived;
+        var before = await small.ReadEverythingAsync();
+
+        var refused = await small.ProcessAsync(second);
+        var ignored = await small.PostAsync(Webhook("INSERT", "null"));
+        var unknown = await small.PostAsync("{");
+
+        await refused.AssertProblemAsync(429, "rate-limited");
+        Assert.True(refused.Headers.RetryAfter?.Delta >= TimeSpan.FromSeconds(1));
+        Assert.Equal(HttpStatusCode.OK, ignored.StatusCode);
+        await unknown.AssertProblemAsync(400, "malformed-json");
+        Assert.Equal(before, await small.ReadEverythingAsync());
+        Assert.Empty(small.Model.CallsFor("Sin sitio."));
+        hold.Release();
+        Assert.Equal("model", await ReadSourceAsync(await processing));
+        Assert.Equal("model", await ReadSourceAsync(await small.ProcessAsync(second)));
+    }
+
+    [Fact]
     public async Task With_keys_a_caller_without_one_is_401_and_learns_nothing()
     {
         await using var locked = await TicketApp.StartAsync(("Keys__Function", "function-key"), ("Keys__Admin", "admin-key"));
