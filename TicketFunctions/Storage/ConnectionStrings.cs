@@ -13,6 +13,7 @@ public static class ConnectionStrings
     /// <exception cref="FormatException">The text is neither form; the message says how to mend it and never repeats the text.</exception>
     public static NpgsqlConnectionStringBuilder Parse(string text)
     {
+        text = text.Trim();
         var builder = IsUri(text) ? ParseUri(text) : ParseKeyValue(text);
         if (string.IsNullOrWhiteSpace(builder.Host))
         {
@@ -45,7 +46,9 @@ public static class ConnectionStrings
 
     private static NpgsqlConnectionStringBuilder ParseUri(string text)
     {
-        if (!Uri.TryCreate(text, UriKind.Absolute, out var uri))
+        // An @ without credentials before it: a / ? or # of the password has ended the host early, and the rest would
+        // be taken, and shown, for a database or a parameter.
+        if (!Uri.TryCreate(text, UriKind.Absolute, out var uri) || uri.Port == 0 || (uri.UserInfo.Length == 0 && text.Contains('@')))
         {
             throw new FormatException("The connection URI cannot be read. " + Forms);
         }
@@ -112,7 +115,9 @@ public static class ConnectionStrings
         }
         catch (Exception e) when (e is ArgumentException or FormatException or KeyNotFoundException)
         {
-            throw new FormatException($"The connection URI's parameter '{key}' is not known or its value cannot be read. {Forms}");
+            // An unknown name is not repeated: it may be part of a password that was not percent-encoded.
+            var parameter = builder.ContainsKey(key) ? $"'{key}'" : "one of the parameters";
+            throw new FormatException($"The connection URI cannot be read: {parameter} is not known or has a wrong value. {Forms}");
         }
     }
 
@@ -120,22 +125,23 @@ public static class ConnectionStrings
     {
         // Npgsql 10.0.0 may dispose its own socket when a pooler refuses GSS encryption; nobody here uses it.
         builder.GssEncryptionMode = GssEncryptionMode.Disable;
-        if (!builder.ContainsKey("Application Name") || string.IsNullOrEmpty(builder.ApplicationName))
+        if (string.IsNullOrEmpty(builder.ApplicationName))
         {
             builder.ApplicationName = "ticket-functions";
         }
 
-        if (!builder.ContainsKey("Command Timeout"))
+        // ContainsKey tells which keys there are; ShouldSerialize those that were set.
+        if (!builder.ShouldSerialize("Command Timeout"))
         {
             builder.CommandTimeout = 10;
         }
 
-        if (!builder.ContainsKey("Timeout"))
+        if (!builder.ShouldSerialize("Timeout"))
         {
             builder.Timeout = 5;
         }
 
-        if (!builder.ContainsKey("Maximum Pool Size"))
+        if (!builder.ShouldSerialize("Maximum Pool Size"))
         {
             builder.MaxPoolSize = 20;
         }
@@ -148,7 +154,7 @@ public static class ConnectionStrings
         }
 
         // Supabase and other hosted servers take TLS; a server on this machine usually has none.
-        if (!builder.ContainsKey("SSL Mode") && !IsLoopback(builder.Host!))
+        if (!builder.ShouldSerialize("SSL Mode") && !IsLoopback(builder.Host!))
         {
             builder.SslMode = SslMode.Require;
         }
