@@ -23,7 +23,8 @@ public sealed class TriageOptions
     /// </summary>
     public TimeSpan BackoffAfter(int attempts)
     {
-        var wait = Lease / 3 * Math.Pow(4, Math.Min(attempts, 20) - 1);
+        // After a dozen any lease has reached the hour; many more would not fit into a TimeSpan.
+        var wait = Lease / 3 * Math.Pow(4, Math.Min(attempts, 12) - 1);
         return wait < MaxBackoff ? wait : MaxBackoff;
     }
 
