@@ -29,8 +29,8 @@ public sealed class LabelOptions
 /// <summary>The labels a ticket may get, and the words that mean them. Nothing else is ever stored.</summary>
 public sealed class Taxonomy
 {
-    private readonly Dictionary<string, string> _categories;
-    private readonly Dictionary<string, string> _sentiments;
+    private readonly Dictionary<string, LabelOptions> _categories;
+    private readonly Dictionary<string, LabelOptions> _sentiments;
 
     /// <exception cref="FormatException">A label is empty, or one word means two labels; the message says how to mend it.</exception>
     public Taxonomy(TaxonomyOptions options)
@@ -55,10 +55,10 @@ public sealed class Taxonomy
     public JsonElement Schema { get; }
 
     /// <summary>The category meant by a word, or null when it means none.</summary>
-    public string? FindCategory(string word) => _categories.GetValueOrDefault(Fold(word));
+    public string? FindCategory(string word) => _categories.GetValueOrDefault(Fold(word))?.Label;
 
     /// <summary>The sentiment meant by a word, or null when it means none.</summary>
-    public string? FindSentiment(string word) => _sentiments.GetValueOrDefault(Fold(word));
+    public string? FindSentiment(string word) => _sentiments.GetValueOrDefault(Fold(word))?.Label;
 
     internal static string Hash(ReadOnlySpan<byte> bytes) => Convert.ToHexStringLower(SHA256.HashData(bytes))[..12];
 
@@ -77,14 +77,14 @@ public sealed class Taxonomy
         return folded.ToString();
     }
 
-    private static Dictionary<string, string> Index(string setting, IReadOnlyList<LabelOptions> labels)
+    private static Dictionary<string, LabelOptions> Index(string setting, IReadOnlyList<LabelOptions> labels)
     {
         if (labels.Count < 2)
         {
             throw new FormatException($"{setting} has one label; give at least two, or none for the default list.");
         }
 
-        var index = new Dictionary<string, string>(StringComparer.Ordinal);
+        var index = new Dictionary<string, LabelOptions>(StringComparer.Ordinal);
         for (var i = 0; i < labels.Count; i++)
         {
             if (string.IsNullOrWhiteSpace(labels[i].Label))
@@ -92,11 +92,16 @@ public sealed class Taxonomy
                 throw new FormatException($"{setting}__{i}__Label is empty; name the label, or remove the entry.");
             }
 
+            if (labels[i].Synonyms.FindIndex(string.IsNullOrWhiteSpace) is >= 0 and var empty)
+            {
+                throw new FormatException($"{setting}__{i}__Synonyms__{empty} is empty; name a word, or remove the entry.");
+            }
+
             foreach (var word in labels[i].Synonyms.Prepend(labels[i].Label))
             {
-                if (!index.TryAdd(Fold(word), labels[i].Label) && index[Fold(word)] != labels[i].Label)
+                if (!index.TryAdd(Fold(word), labels[i]) && index[Fold(word)] != labels[i])
                 {
-                    throw new FormatException($"{setting}: '{word}' means both '{index[Fold(word)]}' and '{labels[i].Label}'; keep it in one of them.");
+                    throw new FormatException($"{setting}: '{word}' means both '{index[Fold(word)].Label}' and '{labels[i].Label}'; keep it in one of them.");
                 }
             }
         }
