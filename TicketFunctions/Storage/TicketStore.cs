@@ -90,39 +90,40 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
         int count, TriageOptions options, CancellationToken cancellationToken)
     {
         // Two sweeps never get the same row: each skips what the other has locked, and a new work row is inserted once.
+        // Rows are skipped before they are counted: a few that somebody keeps locked must not stand in the others' way.
         // Every ticket gets a token of its own, so that no write for one can touch another.
         var rows = await QueryAsync<DueRow>(
             """
-            with due as (
-              (
-                select id, created_at as due_at
-                from public.tickets
-                where not processed
-                  and not exists (
-                    select
-                    from public.ticket_work
-                    where ticket_work.ticket_id = tickets.id
-                  )
-                order by created_at, id
-                limit @count
-              )
-              union all
-              (
-                select ticket_id, due_at
-                from public.ticket_work
-                where parked_at is null
-                  and due_at <= now()
-                  and attempts < @MaxAttempts
-                order by due_at
-                limit @count
-              )
+            with fresh as (
+              select id, description, created_at as due_at
+              from public.tickets
+              where not processed
+                and not exists (
+                  select
+                  from public.ticket_work
+                  where ticket_work.ticket_id = tickets.id
+                )
+              order by created_at, id
+              limit @count
+              for no key update skip locked
+            ),
+            waiting as (
+              select tickets.id, tickets.description, work.due_at
+              from public.ticket_work as work
+              join public.tickets on tickets.id = work.ticket_id
+              where work.parked_at is null
+                and work.due_at <= now()
+                and work.attempts < @MaxAttempts
+                and not tickets.processed
+              order by work.due_at
+              limit @count
+              for no key update of tickets skip locked
             ),
             ticket as (
               select id, description
-              from public.tickets
-              where id in (select id from due order by due_at limit @count)
-                and not processed
-              for no key update skip locked
+              from (select * from fresh union all select * from waiting) as due
+              order by due_at
+              limit @count
             ),
             claimed as (
               insert into public.ticket_work as work (ticket_id, attempts, lease_token, due_at)
