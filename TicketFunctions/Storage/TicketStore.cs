@@ -55,20 +55,10 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
               work.lease_token is null and (work.parked_at is not null or work.attempts >= @MaxAttempts)
                 or work.due_at <= now() and work.attempts >= @MaxAttempts as parked,
               extract(epoch from work.due_at - now())::float8 as due_in_seconds,
-              work.last_error,
-              decision.model,
-              decision.confidence
+              work.last_error
             from ticket
             left join claimed on true
             left join public.ticket_work as work on work.ticket_id = ticket.id
-            left join lateral (
-              select model, confidence
-              from public.ticket_decisions
-              where ticket_id = ticket.id
-                and ticket.processed
-              order by id desc
-              limit 1
-            ) as decision on true
             """,
             new { id, leaseToken, options.Lease, options.MaxAttempts, force },
             cancellationToken);
@@ -79,7 +69,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             { ClaimedAttempts: { } attempts } => new Claim.Held(
                 new ClaimedTicket(id, row.Description, leaseToken, attempts, Forced: row.Processed)),
             { Processed: true } when !force => new Claim.Processed(
-                row.Description, new Labels(row.Category!, row.Sentiment!), row.Model, row.Confidence),
+                row.Description, new Labels(row.Category!, row.Sentiment!)),
             { Parked: true } => new Claim.Parked(row.Description, row.LastError),
             _ => new Claim.InProgress(row.Description, TimeSpan.FromSeconds(Math.Max(0, row.DueInSeconds ?? 0))),
         };
@@ -345,6 +335,22 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             new { textSha256, identity.Provider, identity.Model, identity.PromptVersion, identity.TaxonomyVersion },
             cancellationToken);
 
+    /// <summary>The newest decision that gave a ticket the labels it has; null when a person did.</summary>
+    /// <remarks>Not a part of the claim: that may have waited for the decision, and then its snapshot is older.</remarks>
+    public Task<LabelOrigin?> FindOriginAsync(Guid id, Labels labels, CancellationToken cancellationToken) =>
+        QueryFirstOrDefaultAsync<LabelOrigin>(
+            """
+            select model, confidence
+            from public.ticket_decisions
+            where ticket_id = @id
+              and category = @Category
+              and sentiment = @Sentiment
+            order by id desc
+            limit 1
+            """,
+            new { id, labels.Category, labels.Sentiment },
+            cancellationToken);
+
     /// <summary>Inserts a ticket as any other client would.</summary>
     public async Task<Guid> InsertAsync(string description, CancellationToken cancellationToken) =>
         await QueryFirstOrDefaultAsync<Guid>(
@@ -404,8 +410,6 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
         public bool? Parked { get; init; }
         public double? DueInSeconds { get; init; }
         public string? LastError { get; init; }
-        public string? Model { get; init; }
-        public float? Confidence { get; init; }
     }
 
     private sealed record DueRow(Guid Id, string Description, Guid LeaseToken, int Attempts);

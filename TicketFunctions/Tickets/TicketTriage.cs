@@ -77,10 +77,14 @@ public sealed partial class TicketTriage(
 
                     return result;
 
-                case Claim.Processed(var description, var labels, var model, var confidence):
-                    return Mismatches(description)
-                        ? new TriageResult.DescriptionMismatch()
-                        : new TriageResult.Labelled(id, labels, "stored", model, confidence);
+                case Claim.Processed(var description, var labels):
+                    if (Mismatches(description))
+                    {
+                        return new TriageResult.DescriptionMismatch();
+                    }
+
+                    var origin = await store.FindOriginAsync(id, labels, aborted);
+                    return new TriageResult.Labelled(id, labels, "stored", origin?.Model, origin?.Confidence);
 
                 case Claim.InProgress(var description, var remaining):
                     return Mismatches(description)
