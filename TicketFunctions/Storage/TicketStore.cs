@@ -226,22 +226,30 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     /// <param name="error">What went wrong, in our own words.</param>
     /// <param name="wait">From now to the next attempt; null parks the ticket.</param>
     /// <param name="cancellationToken">Gives up; the lease then runs out by itself.</param>
+    /// <returns>Stale when the text was edited meanwhile: the failure is not the new text's, which is due at once.</returns>
     public async Task<WriteStatus> FailAsync(
         ClaimedTicket ticket, string error, TimeSpan? wait, CancellationToken cancellationToken)
     {
-        var changed = await ExecuteAsync(
+        // Under our lease only an edit of the text changes the attempts: it sets them back.
+        var failed = await QueryFirstOrDefaultAsync<bool?>(
             """
             update public.ticket_work
             set lease_token = null,
-              due_at = now() + coalesce(@wait, interval '0'),
-              parked_at = case when @wait::interval is null then now() end,
-              last_error = @error
+              due_at = case when attempts = @Attempts then now() + coalesce(@wait, interval '0') else now() end,
+              parked_at = case when attempts = @Attempts and @wait::interval is null then now() end,
+              last_error = case when attempts = @Attempts then @error end
             where ticket_id = @Id
               and lease_token = @LeaseToken
+            returning attempts = @Attempts
             """,
-            new { ticket.Id, ticket.LeaseToken, error, wait },
+            new { ticket.Id, ticket.LeaseToken, ticket.Attempts, error, wait },
             cancellationToken);
-        return changed == 1 ? WriteStatus.Written : WriteStatus.LeaseLost;
+        return failed switch
+        {
+            true => WriteStatus.Written,
+            false => WriteStatus.Stale,
+            null => WriteStatus.LeaseLost,
+        };
     }
 
     /// <summary>Gives a ticket back untried: it is due now and the attempt does not count.</summary>

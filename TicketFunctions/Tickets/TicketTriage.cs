@@ -203,7 +203,12 @@ public sealed partial class TicketTriage(
 
         // What a provider asks for is honoured within reason: some ask for a day.
         var wait = failed.RetryAfter > backoff ? TimeSpan.FromTicks(Math.Min(failed.RetryAfter.Value.Ticks, TriageOptions.MaxBackoff.Ticks)) : backoff;
-        await EndAsync(ticket, $"{failed.Kind}: {failed.Reason}", last ? null : wait);
+        if (await EndAsync(ticket, $"{failed.Kind}: {failed.Reason}", last ? null : wait) == WriteStatus.Stale)
+        {
+            Log.Stale(logger, ticket.Id);
+            return new TriageResult.InProgress(TimeSpan.Zero);
+        }
+
         Log.Failed(logger, ticket.Id, failed.Kind, failed.Reason, ticket.Attempts, _options.MaxAttempts, last ? "parked" : "waits");
         return last && !ticket.Forced ? new TriageResult.Parked(failed.Kind) : new TriageResult.RetryLater(failed.Kind, wait);
     }
