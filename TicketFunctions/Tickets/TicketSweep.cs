@@ -28,8 +28,9 @@ public sealed partial class TicketSweep(
     private readonly SweepOptions _sweep = sweepOptions.Value;
 
     /// <param name="progress">Told the tickets ended so far.</param>
-    /// <param name="stopping">Ends the run: what is under way is given back.</param>
-    public async Task<SweepSummary> RunAsync(IProgress<int>? progress, CancellationToken stopping)
+    /// <param name="stopping">Ends the run: nothing more is claimed.</param>
+    /// <param name="givingUp">What is under way is given back; by default as soon as the run is to end.</param>
+    public async Task<SweepSummary> RunAsync(IProgress<int>? progress, CancellationToken stopping, CancellationToken? givingUp = null)
     {
         var started = time.GetTimestamp();
         var parked = await store.ParkExhaustedAsync(triageOptions.Value.MaxAttempts, stopping);
@@ -53,7 +54,7 @@ public sealed partial class TicketSweep(
                     claimed += due.Count;
                     foreach (var ticket in due)
                     {
-                        underWay.Add(triage.ProcessClaimedAsync(ticket, stopping));
+                        underWay.Add(triage.ProcessClaimedAsync(ticket, givingUp ?? stopping));
                     }
                 }
 
@@ -68,7 +69,7 @@ public sealed partial class TicketSweep(
                 progress?.Report(labelled + waiting + parked);
             }
         }
-        catch (OperationCanceledException) when (stopping.IsCancellationRequested)
+        catch (OperationCanceledException) when (stopping.IsCancellationRequested || givingUp is { IsCancellationRequested: true })
         {
             end = "stopped";
         }

@@ -7,9 +7,6 @@ namespace TicketFunctions.Triggers;
 public sealed class SweepTickets(TicketSweep sweep, WorkDrain drain)
 {
     [Function(nameof(SweepTickets))]
-    public async Task RunAsync([TimerTrigger("%SweepSchedule%")] TimerInfo timer, CancellationToken cancellationToken)
-    {
-        using var stopping = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken, drain.Token);
-        await sweep.RunAsync(progress: null, stopping.Token);
-    }
+    public Task RunAsync([TimerTrigger("%SweepSchedule%")] TimerInfo timer, CancellationToken cancellationToken) =>
+        sweep.RunAsync(progress: null, cancellationToken, drain.Token);
 }

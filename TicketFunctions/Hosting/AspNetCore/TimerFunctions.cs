@@ -9,7 +9,11 @@ public sealed record TimerFunction(string Name, MethodInfo Method, CrontabSchedu
 
 /// <summary>Runs the timer functions: on their schedules, and when the admin endpoint asks.</summary>
 public sealed partial class TimerFunctions(
-    IServiceProvider services, IConfiguration configuration, TimeProvider time, ILogger<TimerFunctions> logger) : BackgroundService
+    IServiceProvider services,
+    IConfiguration configuration,
+    IHostApplicationLifetime lifetime,
+    TimeProvider time,
+    ILogger<TimerFunctions> logger) : BackgroundService
 {
     private readonly List<TimerFunction> _functions = [.. Find(configuration)];
 
@@ -46,8 +50,9 @@ public sealed partial class TimerFunctions(
         return true;
     }
 
+    // Services are stopped one after the other, the web server first: the token of our own comes when its last request has ended.
     protected override Task ExecuteAsync(CancellationToken stoppingToken) =>
-        Task.WhenAll(_functions.Select(function => RunOnScheduleAsync(function, stoppingToken)));
+        Task.WhenAll(_functions.Select(function => RunOnScheduleAsync(function, lifetime.ApplicationStopping)));
 
     private async Task RunOnScheduleAsync(TimerFunction function, CancellationToken stopping)
     {
