@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Reflection;
 using Microsoft.Azure.Functions.Worker;
 using NCrontab;
@@ -16,6 +17,7 @@ public sealed partial class TimerFunctions(
     ILogger<TimerFunctions> logger) : BackgroundService
 {
     private readonly List<TimerFunction> _functions = [.. Find(configuration)];
+    private readonly ConcurrentDictionary<Task, bool> _started = new();
 
     /// <summary>Reads the timer triggers of this assembly.</summary>
     /// <exception cref="FormatException">A schedule cannot be read; the message says how to mend it.</exception>
@@ -36,9 +38,9 @@ public sealed partial class TimerFunctions(
         }
     }
 
-    /// <summary>Starts a run at once; it is not awaited and goes on after the caller has gone.</summary>
+    /// <summary>Starts a run at once, which goes on after the caller has gone; the process waits for it when it stops.</summary>
     /// <returns>False when there is no timer function of that name.</returns>
-    public bool TryStart(string name, CancellationToken stopping)
+    public bool TryStart(string name)
     {
         var function = _functions.Find(function => function.Name.Equals(name, StringComparison.OrdinalIgnoreCase));
         if (function is null)
@@ -46,8 +48,16 @@ public sealed partial class TimerFunctions(
             return false;
         }
 
-        _ = RunAsync(function, new TimerInfo(), stopping);
+        var run = RunAsync(function, new TimerInfo(), lifetime.ApplicationStopping);
+        _started.TryAdd(run, true);
+        _ = run.ContinueWith(ended => _started.TryRemove(ended, out _), TaskScheduler.Default);
         return true;
+    }
+
+    public override async Task StopAsync(CancellationToken cancellationToken)
+    {
+        await base.StopAsync(cancellationToken);
+        await Task.WhenAll(_started.Keys).WaitAsync(cancellationToken);
     }
 
     // Services are stopped one after the other, the web server first: the token of our own comes when its last request has ended.
