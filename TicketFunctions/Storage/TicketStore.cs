@@ -75,9 +75,13 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
         };
     }
 
-    /// <summary>Claims up to <paramref name="count"/> tickets that are due: new ones and those whose backoff or lease is over, oldest due first.</summary>
+    /// <summary>Claims tickets that are due: new ones and those whose backoff or lease is over.</summary>
+    /// <param name="oldest">How many, oldest due first.</param>
+    /// <param name="newest">How many from the other end, never tried before.</param>
+    /// <param name="options">The length of the lease and the most attempts.</param>
+    /// <param name="cancellationToken">Gives up waiting; claims that happened all the same run out with their leases.</param>
     public async Task<IReadOnlyList<ClaimedTicket>> ClaimDueAsync(
-        int count, TriageOptions options, CancellationToken cancellationToken)
+        int oldest, int newest, TriageOptions options, CancellationToken cancellationToken)
     {
         // Two sweeps never get the same row: each skips what the other has locked, and a new work row is inserted once.
         // Rows are skipped before they are counted: a few that somebody keeps locked must not stand in the others' way.
@@ -94,7 +98,20 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
                   where ticket_work.ticket_id = tickets.id
                 )
               order by created_at, id
-              limit @count
+              limit @oldest
+              for no key update skip locked
+            ),
+            newest as (
+              select id, description
+              from public.tickets
+              where not processed
+                and not exists (
+                  select
+                  from public.ticket_work
+                  where ticket_work.ticket_id = tickets.id
+                )
+              order by created_at desc, id desc
+              limit @newest
               for no key update skip locked
             ),
             waiting as (
@@ -106,14 +123,19 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
                 and work.attempts < @MaxAttempts
                 and not tickets.processed
               order by work.due_at
-              limit @count
+              limit @oldest
               for no key update of tickets skip locked
             ),
             ticket as (
+              (
+                select id, description
+                from (select * from fresh union all select * from waiting) as due
+                order by due_at
+                limit @oldest
+              )
+              union
               select id, description
-              from (select * from fresh union all select * from waiting) as due
-              order by due_at
-              limit @count
+              from newest
             ),
             claimed as (
               insert into public.ticket_work as work (ticket_id, attempts, lease_token, due_at)
@@ -132,7 +154,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             from claimed
             join ticket on ticket.id = claimed.ticket_id
             """,
-            new { count, options.Lease, options.MaxAttempts },
+            new { oldest, newest, options.Lease, options.MaxAttempts },
             cancellationToken);
 
         return [.. rows.Select(row => new ClaimedTicket(row.Id, row.Description, row.LeaseToken, row.Attempts, Forced: false))];
