@@ -67,7 +67,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
         {
             null => new Claim.NotFound(),
             { ClaimedAttempts: { } attempts } => new Claim.Held(
-                new ClaimedTicket(id, row.Description, leaseToken, attempts, Forced: row.Processed)),
+                new ClaimedTicket(id, row.Description, leaseToken, attempts, row.Processed ? new Labels(row.Category!, row.Sentiment!) : null)),
             { Processed: true } when !force => new Claim.Processed(
                 row.Description, new Labels(row.Category!, row.Sentiment!)),
             { Parked: true } => new Claim.Parked(row.Description, row.LastError),
@@ -157,7 +157,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             new { oldest, newest, options.Lease, options.MaxAttempts },
             cancellationToken);
 
-        return [.. rows.Select(row => new ClaimedTicket(row.Id, row.Description, row.LeaseToken, row.Attempts, Forced: false))];
+        return [.. rows.Select(row => new ClaimedTicket(row.Id, row.Description, row.LeaseToken, row.Attempts))];
     }
 
     /// <summary>Writes the labels, records the decision and ends the work on the ticket, all or nothing.</summary>
@@ -187,7 +187,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
               from owned
               where tickets.id = owned.ticket_id
                 and tickets.description = @Description
-                and (not tickets.processed or @Forced)
+                and (not tickets.processed or (tickets.category = @PreviousCategory and tickets.sentiment = @PreviousSentiment))
               returning tickets.id
             ),
             recorded as (
@@ -216,7 +216,8 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
                 ticket.Id,
                 ticket.LeaseToken,
                 ticket.Description,
-                ticket.Forced,
+                PreviousCategory = ticket.Previous?.Category,
+                PreviousSentiment = ticket.Previous?.Sentiment,
                 decision.Labels.Category,
                 decision.Labels.Sentiment,
                 decision.Confidence,

@@ -10,8 +10,12 @@ public sealed record Labels(string Category, string Sentiment);
 /// <param name="Description">The text as it was stored when the ticket was claimed.</param>
 /// <param name="LeaseToken">The proof of holding it, repeated by every write.</param>
 /// <param name="Attempts">Attempts at this text, this one included.</param>
-/// <param name="Forced">True when the ticket was processed already and somebody asked for another decision.</param>
-public sealed record ClaimedTicket(Guid Id, string Description, Guid LeaseToken, int Attempts, bool Forced);
+/// <param name="Previous">The labels it has when it was processed already and somebody asked for another decision.</param>
+public sealed record ClaimedTicket(Guid Id, string Description, Guid LeaseToken, int Attempts, Labels? Previous = null)
+{
+    /// <summary>Whether the ticket was processed already.</summary>
+    public bool Forced => Previous is not null;
+}
 
 /// <summary>What counts as the same text, and as a text at all.</summary>
 public static class TicketText

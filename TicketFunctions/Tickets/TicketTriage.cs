@@ -59,7 +59,8 @@ public sealed partial class TicketTriage(
         // A text that changes under our hands is classified again at once; an author who types faster leaves it to the sweep.
         for (var round = 1; ; round++)
         {
-            var claim = await store.ClaimAsync(id, Guid.NewGuid(), _options, force, aborted);
+            // What was forced is not forced again: by then the labels are somebody else's later ones.
+            var claim = await store.ClaimAsync(id, Guid.NewGuid(), _options, force && round == 1, aborted);
             switch (claim)
             {
                 case Claim.Held { Ticket: var ticket }:
