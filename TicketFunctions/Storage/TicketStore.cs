@@ -24,6 +24,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     {
         // The row lock makes a claim wait for a classification that is being committed, and then see it:
         // without it the claim could start work on a ticket that was finished a moment ago.
+        // The lease starts after that wait; now() is when the statement began.
         var row = await QueryFirstOrDefaultAsync<ClaimRow>(
             """
             with ticket as (
@@ -34,7 +35,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             ),
             claimed as (
               insert into public.ticket_work as work (ticket_id, attempts, lease_token, due_at)
-              select id, 1, @leaseToken, now() + @Lease
+              select id, 1, @leaseToken, clock_timestamp() + @Lease
               from ticket
               where not processed or @force
               on conflict (ticket_id) do update
@@ -139,7 +140,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             ),
             claimed as (
               insert into public.ticket_work as work (ticket_id, attempts, lease_token, due_at)
-              select id, 1, gen_random_uuid(), now() + @Lease
+              select id, 1, gen_random_uuid(), clock_timestamp() + @Lease
               from ticket
               on conflict (ticket_id) do update
               set attempts = work.attempts + 1,
