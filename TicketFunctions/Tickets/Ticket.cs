@@ -25,7 +25,9 @@ public static class TicketText
 
     /// <summary>Unicode normalisation form C without blanks at either end.</summary>
     /// <exception cref="ArgumentException">The text holds a lone surrogate; neither a parsed body nor Postgres yields one.</exception>
-    public static string Normalize(string text) => text.Normalize(NormalizationForm.FormC).Trim();
+    public static string Normalize(string text) =>
+        // .NET refuses to normalise U+FFFE, which JSON and Postgres take: it becomes the replacement character.
+        text.Replace('\uFFFE', '\uFFFD').Normalize(NormalizationForm.FormC).Trim();
 
     public static bool AreSame(string left, string right) =>
         left == right || Normalize(left) == Normalize(right);
