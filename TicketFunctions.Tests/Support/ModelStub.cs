@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using System.Threading.Channels;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Http;
@@ -51,14 +52,25 @@ public sealed class ModelStub : IAsyncDisposable
     public ModelHold Hold(string ticket, Func<ModelCall, HttpContext, Task>? script = null)
     {
         var hold = new ModelHold();
-        On(ticket, async (call, context) =>
-        {
-            hold.Arrive();
-            await hold.Released.WaitAsync(context.RequestAborted);
-            await (script ?? Default)(call, context);
-        });
+        On(ticket, Held(hold, script ?? Default));
         return hold;
     }
+
+    /// <summary>Holds every call for a ticket without a script until they are released, then answers by <paramref name="script"/>.</summary>
+    public ModelHold HoldAll(Func<ModelCall, HttpContext, Task>? script = null)
+    {
+        var hold = new ModelHold();
+        Default = Held(hold, script ?? Default);
+        return hold;
+    }
+
+    /// <summary>Holds a call until it is released, then answers by <paramref name="script"/>.</summary>
+    public static Func<ModelCall, HttpContext, Task> Held(ModelHold hold, Func<ModelCall, HttpContext, Task> script) => async (call, context) =>
+    {
+        hold.Arrive();
+        await hold.Released.WaitAsync(context.RequestAborted);
+        await script(call, context);
+    };
 
     /// <summary>An answer with two labels, as a well-behaved model gives it.</summary>
     public static Func<ModelCall, HttpContext, Task> Labels(string category, string sentiment) =>
@@ -146,13 +158,27 @@ public sealed class ModelHold
 {
     private readonly TaskCompletionSource _arrived = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TaskCompletionSource _released = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly Channel<bool> _arrivals = Channel.CreateUnbounded<bool>();
 
     /// <summary>Completes when the first call is here; fails when none came in 30 s.</summary>
     public Task Arrived => _arrived.Task.WaitAsync(TimeSpan.FromSeconds(30));
 
     internal Task Released => _released.Task;
 
+    /// <summary>Completes when so many more calls are here; fails when one of them did not come in 30 s.</summary>
+    public async Task WaitForAsync(int calls)
+    {
+        for (var call = 1; call <= calls; call++)
+        {
+            await _arrivals.Reader.ReadAsync().AsTask().WaitAsync(TimeSpan.FromSeconds(30));
+        }
+    }
+
     public void Release() => _released.TrySetResult();
 
-    internal void Arrive() => _arrived.TrySetResult();
+    internal void Arrive()
+    {
+        _arrived.TrySetResult();
+        _arrivals.Writer.TryWrite(true);
+    }
 }

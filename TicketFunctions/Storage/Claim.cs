@@ -14,8 +14,8 @@ public abstract record Claim
     /// <summary>The caller holds the ticket now.</summary>
     public sealed record Held(ClaimedTicket Ticket) : Claim;
 
-    /// <summary>The ticket has its labels; model and confidence are those of its last decision, if one made them.</summary>
-    public sealed record Processed(string Description, Labels Labels, string? Model, float? Confidence) : Claim;
+    /// <summary>The ticket has its labels.</summary>
+    public sealed record Processed(string Description, Labels Labels) : Claim;
 
     /// <summary>Somebody else holds the ticket, for at most <paramref name="Remaining"/>.</summary>
     public sealed record InProgress(string Description, TimeSpan Remaining) : Claim;
@@ -38,6 +38,9 @@ public enum WriteStatus
 
 /// <summary>An earlier decision on the same text.</summary>
 public sealed record EarlierDecision(string Category, string Sentiment, float? Confidence);
+
+/// <summary>What gave a ticket its labels.</summary>
+public sealed record LabelOrigin(string Model, float? Confidence);
 
 /// <summary>What is left to do. <paramref name="OldestSeconds"/> is the age of the oldest unprocessed ticket.</summary>
 public sealed record Backlog(long Unprocessed, long InFlight, long Parked, double OldestSeconds);

@@ -24,6 +24,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     {
         // The row lock makes a claim wait for a classification that is being committed, and then see it:
         // without it the claim could start work on a ticket that was finished a moment ago.
+        // The lease starts after that wait; now() is when the statement began.
         var row = await QueryFirstOrDefaultAsync<ClaimRow>(
             """
             with ticket as (
@@ -34,7 +35,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             ),
             claimed as (
               insert into public.ticket_work as work (ticket_id, attempts, lease_token, due_at)
-              select id, 1, @leaseToken, now() + @Lease
+              select id, 1, @leaseToken, clock_timestamp() + @Lease
               from ticket
               where not processed or @force
               on conflict (ticket_id) do update
@@ -55,20 +56,10 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
               work.lease_token is null and (work.parked_at is not null or work.attempts >= @MaxAttempts)
                 or work.due_at <= now() and work.attempts >= @MaxAttempts as parked,
               extract(epoch from work.due_at - now())::float8 as due_in_seconds,
-              work.last_error,
-              decision.model,
-              decision.confidence
+              work.last_error
             from ticket
             left join claimed on true
             left join public.ticket_work as work on work.ticket_id = ticket.id
-            left join lateral (
-              select model, confidence
-              from public.ticket_decisions
-              where ticket_id = ticket.id
-                and ticket.processed
-              order by id desc
-              limit 1
-            ) as decision on true
             """,
             new { id, leaseToken, options.Lease, options.MaxAttempts, force },
             cancellationToken);
@@ -77,56 +68,79 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
         {
             null => new Claim.NotFound(),
             { ClaimedAttempts: { } attempts } => new Claim.Held(
-                new ClaimedTicket(id, row.Description, leaseToken, attempts, Forced: row.Processed)),
+                new ClaimedTicket(id, row.Description, leaseToken, attempts, row.Processed ? new Labels(row.Category!, row.Sentiment!) : null)),
             { Processed: true } when !force => new Claim.Processed(
-                row.Description, new Labels(row.Category!, row.Sentiment!), row.Model, row.Confidence),
+                row.Description, new Labels(row.Category!, row.Sentiment!)),
             { Parked: true } => new Claim.Parked(row.Description, row.LastError),
             _ => new Claim.InProgress(row.Description, TimeSpan.FromSeconds(Math.Max(0, row.DueInSeconds ?? 0))),
         };
     }
 
-    /// <summary>Claims up to <paramref name="count"/> tickets that are due: new ones and those whose backoff or lease is over, oldest due first.</summary>
+    /// <summary>Claims tickets that are due: new ones and those whose backoff or lease is over.</summary>
+    /// <param name="oldest">How many, oldest due first.</param>
+    /// <param name="newest">How many from the other end, never tried before.</param>
+    /// <param name="options">The length of the lease and the most attempts.</param>
+    /// <param name="cancellationToken">Gives up waiting; claims that happened all the same run out with their leases.</param>
     public async Task<IReadOnlyList<ClaimedTicket>> ClaimDueAsync(
-        int count, TriageOptions options, CancellationToken cancellationToken)
+        int oldest, int newest, TriageOptions options, CancellationToken cancellationToken)
     {
         // Two sweeps never get the same row: each skips what the other has locked, and a new work row is inserted once.
+        // Rows are skipped before they are counted: a few that somebody keeps locked must not stand in the others' way.
         // Every ticket gets a token of its own, so that no write for one can touch another.
         var rows = await QueryAsync<DueRow>(
             """
-            with due as (
-              (
-                select id, created_at as due_at
-                from public.tickets
-                where not processed
-                  and not exists (
-                    select
-                    from public.ticket_work
-                    where ticket_work.ticket_id = tickets.id
-                  )
-                order by created_at, id
-                limit @count
-              )
-              union all
-              (
-                select ticket_id, due_at
-                from public.ticket_work
-                where parked_at is null
-                  and due_at <= now()
-                  and attempts < @MaxAttempts
-                order by due_at
-                limit @count
-              )
+            with fresh as (
+              select id, description, created_at as due_at
+              from public.tickets
+              where not processed
+                and not exists (
+                  select
+                  from public.ticket_work
+                  where ticket_work.ticket_id = tickets.id
+                )
+              order by created_at, id
+              limit @oldest
+              for no key update skip locked
             ),
-            ticket as (
+            newest as (
               select id, description
               from public.tickets
-              where id in (select id from due order by due_at limit @count)
-                and not processed
+              where not processed
+                and not exists (
+                  select
+                  from public.ticket_work
+                  where ticket_work.ticket_id = tickets.id
+                )
+              order by created_at desc, id desc
+              limit @newest
               for no key update skip locked
+            ),
+            waiting as (
+              select tickets.id, tickets.description, work.due_at
+              from public.ticket_work as work
+              join public.tickets on tickets.id = work.ticket_id
+              where work.parked_at is null
+                and work.due_at <= now()
+                and work.attempts < @MaxAttempts
+                and not tickets.processed
+              order by work.due_at
+              limit @oldest
+              for no key update of tickets skip locked
+            ),
+            ticket as (
+              (
+                select id, description
+                from (select * from fresh union all select * from waiting) as due
+                order by due_at
+                limit @oldest
+              )
+              union
+              select id, description
+              from newest
             ),
             claimed as (
               insert into public.ticket_work as work (ticket_id, attempts, lease_token, due_at)
-              select id, 1, gen_random_uuid(), now() + @Lease
+              select id, 1, gen_random_uuid(), clock_timestamp() + @Lease
               from ticket
               on conflict (ticket_id) do update
               set attempts = work.attempts + 1,
@@ -141,10 +155,10 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             from claimed
             join ticket on ticket.id = claimed.ticket_id
             """,
-            new { count, options.Lease, options.MaxAttempts },
+            new { oldest, newest, options.Lease, options.MaxAttempts },
             cancellationToken);
 
-        return [.. rows.Select(row => new ClaimedTicket(row.Id, row.Description, row.LeaseToken, row.Attempts, Forced: false))];
+        return [.. rows.Select(row => new ClaimedTicket(row.Id, row.Description, row.LeaseToken, row.Attempts))];
     }
 
     /// <summary>Writes the labels, records the decision and ends the work on the ticket, all or nothing.</summary>
@@ -174,7 +188,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
               from owned
               where tickets.id = owned.ticket_id
                 and tickets.description = @Description
-                and (not tickets.processed or @Forced)
+                and (not tickets.processed or (tickets.category = @PreviousCategory and tickets.sentiment = @PreviousSentiment))
               returning tickets.id
             ),
             recorded as (
@@ -203,7 +217,8 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
                 ticket.Id,
                 ticket.LeaseToken,
                 ticket.Description,
-                ticket.Forced,
+                PreviousCategory = ticket.Previous?.Category,
+                PreviousSentiment = ticket.Previous?.Sentiment,
                 decision.Labels.Category,
                 decision.Labels.Sentiment,
                 decision.Confidence,
@@ -235,22 +250,30 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     /// <param name="error">What went wrong, in our own words.</param>
     /// <param name="wait">From now to the next attempt; null parks the ticket.</param>
     /// <param name="cancellationToken">Gives up; the lease then runs out by itself.</param>
+    /// <returns>Stale when the text was edited meanwhile: the failure is not the new text's, which is due at once.</returns>
     public async Task<WriteStatus> FailAsync(
         ClaimedTicket ticket, string error, TimeSpan? wait, CancellationToken cancellationToken)
     {
-        var changed = await ExecuteAsync(
+        // Under our lease only an edit of the text changes the attempts: it sets them back.
+        var failed = await QueryFirstOrDefaultAsync<bool?>(
             """
             update public.ticket_work
             set lease_token = null,
-              due_at = now() + coalesce(@wait, interval '0'),
-              parked_at = case when @wait::interval is null then now() end,
-              last_error = @error
+              due_at = case when attempts = @Attempts then now() + coalesce(@wait, interval '0') else now() end,
+              parked_at = case when attempts = @Attempts and @wait::interval is null then now() end,
+              last_error = case when attempts = @Attempts then @error end
             where ticket_id = @Id
               and lease_token = @LeaseToken
+            returning attempts = @Attempts
             """,
-            new { ticket.Id, ticket.LeaseToken, error, wait },
+            new { ticket.Id, ticket.LeaseToken, ticket.Attempts, error, wait },
             cancellationToken);
-        return changed == 1 ? WriteStatus.Written : WriteStatus.LeaseLost;
+        return failed switch
+        {
+            true => WriteStatus.Written,
+            false => WriteStatus.Stale,
+            null => WriteStatus.LeaseLost,
+        };
     }
 
     /// <summary>Gives a ticket back untried: it is due now and the attempt does not count.</summary>
@@ -344,6 +367,22 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             new { textSha256, identity.Provider, identity.Model, identity.PromptVersion, identity.TaxonomyVersion },
             cancellationToken);
 
+    /// <summary>The newest decision that gave a ticket the labels it has; null when a person did.</summary>
+    /// <remarks>Not a part of the claim: that may have waited for the decision, and then its snapshot is older.</remarks>
+    public Task<LabelOrigin?> FindOriginAsync(Guid id, Labels labels, CancellationToken cancellationToken) =>
+        QueryFirstOrDefaultAsync<LabelOrigin>(
+            """
+            select model, confidence
+            from public.ticket_decisions
+            where ticket_id = @id
+              and category = @Category
+              and sentiment = @Sentiment
+            order by id desc
+            limit 1
+            """,
+            new { id, labels.Category, labels.Sentiment },
+            cancellationToken);
+
     /// <summary>Inserts a ticket as any other client would.</summary>
     public async Task<Guid> InsertAsync(string description, CancellationToken cancellationToken) =>
         await QueryFirstOrDefaultAsync<Guid>(
@@ -403,8 +442,6 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
         public bool? Parked { get; init; }
         public double? DueInSeconds { get; init; }
         public string? LastError { get; init; }
-        public string? Model { get; init; }
-        public float? Confidence { get; init; }
     }
 
     private sealed record DueRow(Guid Id, string Description, Guid LeaseToken, int Attempts);

@@ -10,8 +10,12 @@ public sealed record Labels(string Category, string Sentiment);
 /// <param name="Description">The text as it was stored when the ticket was claimed.</param>
 /// <param name="LeaseToken">The proof of holding it, repeated by every write.</param>
 /// <param name="Attempts">Attempts at this text, this one included.</param>
-/// <param name="Forced">True when the ticket was processed already and somebody asked for another decision.</param>
-public sealed record ClaimedTicket(Guid Id, string Description, Guid LeaseToken, int Attempts, bool Forced);
+/// <param name="Previous">The labels it has when it was processed already and somebody asked for another decision.</param>
+public sealed record ClaimedTicket(Guid Id, string Description, Guid LeaseToken, int Attempts, Labels? Previous = null)
+{
+    /// <summary>Whether the ticket was processed already.</summary>
+    public bool Forced => Previous is not null;
+}
 
 /// <summary>What counts as the same text, and as a text at all.</summary>
 public static class TicketText
@@ -22,8 +26,8 @@ public static class TicketText
     /// <summary>Unicode normalisation form C without blanks at either end.</summary>
     /// <exception cref="ArgumentException">The text holds a lone surrogate; neither a parsed body nor Postgres yields one.</exception>
     public static string Normalize(string text) =>
-        // .NET refuses the noncharacter U+FFFE, which JSON and Postgres both carry. It composes with nothing.
-        string.Join('\uFFFE', text.Split('\uFFFE').Select(part => part.Normalize(NormalizationForm.FormC))).Trim();
+        // .NET refuses to normalise U+FFFE, which JSON and Postgres take: it becomes the replacement character.
+        text.Replace('\uFFFE', '\uFFFD').Normalize(NormalizationForm.FormC).Trim();
 
     public static bool AreSame(string left, string right) =>
         left == right || Normalize(left) == Normalize(right);

@@ -23,7 +23,10 @@ public sealed partial class TicketSweep(
     TimeProvider time,
     ILogger<TicketSweep> logger)
 {
-    /// <summary>So many tickets in a row that found no model end the run: to go on would only use up the attempts of the rest.</summary>
+    /// <summary>
+    /// So many tickets in a row that found no model end the run: to go on would only use up the attempts of the rest.
+    /// But it may be these tickets that the model's server fails at, so the newest one is tried before.
+    /// </summary>
     private const int UnavailableInARow = 5;
 
     private readonly SweepOptions _sweep = sweepOptions.Value;
@@ -39,20 +42,23 @@ public sealed partial class TicketSweep(
         await store.ForgetProcessedAsync(stopping);
 
         int claimed = 0, labelled = 0, waiting = 0, unavailable = 0;
+        var triedNewest = false;
         var underWay = new HashSet<Task<TriageResult>>();
         string? end = null;
         try
         {
             while (true)
             {
+                var doubtful = unavailable >= UnavailableInARow;
                 end ??= stopping.IsCancellationRequested || giveBack.IsCancellationRequested ? "stopped"
-                    : unavailable >= UnavailableInARow ? "model unavailable"
+                    : doubtful && triedNewest ? "model unavailable"
                     : time.GetElapsedTime(started) >= _sweep.TimeBudget ? "time budget"
                     : null;
-                if (end is null)
+                if (end is null && (!doubtful || underWay.Count == 0))
                 {
-                    var due = await store.ClaimDueAsync(
-                        Math.Min(_sweep.BatchSize, _sweep.Concurrency - underWay.Count), triageOptions.Value, stopping);
+                    var room = Math.Min(_sweep.BatchSize, _sweep.Concurrency - underWay.Count);
+                    var due = await store.ClaimDueAsync(doubtful ? 0 : room, doubtful ? 1 : 0, triageOptions.Value, stopping);
+                    triedNewest = doubtful;
                     claimed += due.Count;
                     foreach (var ticket in due)
                     {
@@ -62,6 +68,7 @@ public sealed partial class TicketSweep(
 
                 if (underWay.Count == 0)
                 {
+                    end ??= doubtful ? "model unavailable" : null;
                     break;
                 }
 
@@ -87,8 +94,12 @@ public sealed partial class TicketSweep(
 
         void Count(TriageResult result)
         {
-            unavailable = result is TriageResult.RetryLater { Kind: FailureKind.UpstreamUnavailable }
-                or TriageResult.Parked { Kind: FailureKind.UpstreamUnavailable } ? unavailable + 1 : 0;
+            unavailable = result switch
+            {
+                TriageResult.RetryLater { Kind: not FailureKind.UpstreamInvalid } or TriageResult.Parked { Kind: not FailureKind.UpstreamInvalid } => unavailable + 1,
+                TriageResult.RetryLater or TriageResult.Parked or TriageResult.Labelled { Source: not "reused" } => 0,
+                _ => unavailable,
+            };
             switch (result)
             {
                 case TriageResult.Labelled:

@@ -59,7 +59,8 @@ public sealed partial class TicketTriage(
         // A text that changes under our hands is classified again at once; an author who types faster leaves it to the sweep.
         for (var round = 1; ; round++)
         {
-            var claim = await store.ClaimAsync(id, Guid.NewGuid(), _options, force, aborted);
+            // What was forced is not forced again: by then the labels are somebody else's later ones.
+            var claim = await store.ClaimAsync(id, Guid.NewGuid(), _options, force && round == 1, aborted);
             switch (claim)
             {
                 case Claim.Held { Ticket: var ticket }:
@@ -77,10 +78,14 @@ public sealed partial class TicketTriage(
 
                     return result;
 
-                case Claim.Processed(var description, var labels, var model, var confidence):
-                    return Mismatches(description)
-                        ? new TriageResult.DescriptionMismatch()
-                        : new TriageResult.Labelled(id, labels, "stored", model, confidence);
+                case Claim.Processed(var description, var labels):
+                    if (Mismatches(description))
+                    {
+                        return new TriageResult.DescriptionMismatch();
+                    }
+
+                    var origin = await store.FindOriginAsync(id, labels, aborted);
+                    return new TriageResult.Labelled(id, labels, "stored", origin?.Model, origin?.Confidence);
 
                 case Claim.InProgress(var description, var remaining):
                     return Mismatches(description)
@@ -199,7 +204,12 @@ public sealed partial class TicketTriage(
 
         // What a provider asks for is honoured within reason: some ask for a day.
         var wait = failed.RetryAfter > backoff ? TimeSpan.FromTicks(Math.Min(failed.RetryAfter.Value.Ticks, TriageOptions.MaxBackoff.Ticks)) : backoff;
-        await EndAsync(ticket, $"{failed.Kind}: {failed.Reason}", last ? null : wait);
+        if (await EndAsync(ticket, $"{failed.Kind}: {failed.Reason}", last ? null : wait) == WriteStatus.Stale)
+        {
+            Log.Stale(logger, ticket.Id);
+            return new TriageResult.InProgress(TimeSpan.Zero);
+        }
+
         Log.Failed(logger, ticket.Id, failed.Kind, failed.Reason, ticket.Attempts, _options.MaxAttempts, last ? "parked" : "waits");
         return last && !ticket.Forced ? new TriageResult.Parked(failed.Kind) : new TriageResult.RetryLater(failed.Kind, wait);
     }

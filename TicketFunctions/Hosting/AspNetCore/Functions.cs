@@ -55,7 +55,7 @@ public static class Functions
         // As the Functions host does: https://learn.microsoft.com/azure/azure-functions/functions-manually-run-non-http
         var timers = app.Services.GetRequiredService<TimerFunctions>();
         app.MapPost("/admin/functions/{name}", Guarded(
-            context => (timers.TryStart((string)context.Request.RouteValues["name"]!, app.Lifetime.ApplicationStopping)
+            context => (timers.TryStart((string)context.Request.RouteValues["name"]!)
                 ? Results.Accepted()
                 : Problem.NotFound()).ExecuteAsync(context),
             AuthorizationLevel.Admin));

@@ -10,7 +10,11 @@ public sealed record TimerFunction(string Name, MethodInfo Method, CrontabSchedu
 
 /// <summary>Runs the timer functions: on their schedules, and when the admin endpoint asks.</summary>
 public sealed partial class TimerFunctions(
-    IServiceProvider services, IConfiguration configuration, TimeProvider time, ILogger<TimerFunctions> logger) : BackgroundService
+    IServiceProvider services,
+    IConfiguration configuration,
+    IHostApplicationLifetime lifetime,
+    TimeProvider time,
+    ILogger<TimerFunctions> logger) : BackgroundService
 {
     private readonly List<TimerFunction> _functions = [.. Find(configuration)];
     private readonly ConcurrentDictionary<Task, bool> _started = new();
@@ -36,7 +40,7 @@ public sealed partial class TimerFunctions(
 
     /// <summary>Starts a run at once; it goes on after the caller has gone, and the stop of the process waits for it.</summary>
     /// <returns>False when there is no timer function of that name.</returns>
-    public bool TryStart(string name, CancellationToken stopping)
+    public bool TryStart(string name)
     {
         var function = _functions.Find(function => function.Name.Equals(name, StringComparison.OrdinalIgnoreCase));
         if (function is null)
@@ -44,8 +48,8 @@ public sealed partial class TimerFunctions(
             return false;
         }
 
-        var run = RunAsync(function, new TimerInfo(), stopping);
-        _started[run] = true;
+        var run = RunAsync(function, new TimerInfo(), lifetime.ApplicationStopping);
+        _started.TryAdd(run, true);
         _ = run.ContinueWith(ended => _started.TryRemove(ended, out _), TaskScheduler.Default);
         return true;
     }
@@ -56,8 +60,9 @@ public sealed partial class TimerFunctions(
         await Task.WhenAll(_started.Keys).WaitAsync(cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
     }
 
+    // Services are stopped one after the other, the web server first: the token of our own comes when its last request has ended.
     protected override Task ExecuteAsync(CancellationToken stoppingToken) =>
-        Task.WhenAll(_functions.Select(function => RunOnScheduleAsync(function, stoppingToken)));
+        Task.WhenAll(_functions.Select(function => RunOnScheduleAsync(function, lifetime.ApplicationStopping)));
 
     private async Task RunOnScheduleAsync(TimerFunction function, CancellationToken stopping)
     {
