@@ -66,8 +66,8 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
             ["Model:Endpoint"] = Model.Endpoint,
             ["Model:Name"] = "stub-model",
             ["Model:ApiKey"] = "stub-key",
-            ["Model:AttemptTimeout"] = "00:00:05",
-            ["Model:TotalTimeout"] = "00:00:10",
+            ["Model:AttemptTimeout"] = "00:00:20",
+            ["Model:TotalTimeout"] = "00:00:30",
             // Once a year: tests sweep by themselves.
             ["SweepSchedule"] = "0 0 0 1 1 *",
         };

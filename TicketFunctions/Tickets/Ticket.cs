@@ -26,8 +26,8 @@ public static class TicketText
     /// <summary>Unicode normalisation form C without blanks at either end.</summary>
     /// <exception cref="ArgumentException">The text holds a lone surrogate; neither a parsed body nor Postgres yields one.</exception>
     public static string Normalize(string text) =>
-        // .NET refuses to normalise U+FFFE, which JSON and Postgres take: it becomes the replacement character.
-        text.Replace('\uFFFE', '\uFFFD').Normalize(NormalizationForm.FormC).Trim();
+        // .NET refuses the noncharacter U+FFFE, which JSON and Postgres both carry. It composes with nothing.
+        string.Join('\uFFFE', text.Split('\uFFFE').Select(part => part.Normalize(NormalizationForm.FormC))).Trim();
 
     public static bool AreSame(string left, string right) =>
         left == right || Normalize(left) == Normalize(right);
