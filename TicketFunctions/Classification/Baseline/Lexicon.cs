@@ -8,6 +8,9 @@ internal sealed class Lexicon
 {
     public const int MaxTopics = 64;
 
+    /// <summary>Entries under this name have no topic: they keep shorter entries with a * from matching.</summary>
+    private const string Exceptions = "none";
+
     private readonly Dictionary<ulong, ulong> _topicsByHash;
 
     public Lexicon(IReadOnlyList<string> topics, Dictionary<ulong, ulong> topicsByHash)
@@ -29,12 +32,13 @@ internal sealed class Lexicon
         {
             var colon = line.IndexOf(':', StringComparison.Ordinal);
             var topic = line[..colon];
-            if (!topics.Contains(topic))
+            if (topic != Exceptions && !topics.Contains(topic))
                 topics.Add(topic);
             foreach (var entry in line[(colon + 1)..].Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries))
             {
                 ref var mask = ref CollectionsMarshal.GetValueRefOrAddDefault(entries, HashOf(entry), out _);
-                mask |= 1UL << topics.IndexOf(topic);
+                if (topic != Exceptions)
+                    mask |= 1UL << topics.IndexOf(topic);
             }
         }
 
