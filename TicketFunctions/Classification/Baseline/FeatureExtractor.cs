@@ -34,8 +34,8 @@ internal sealed class FeatureExtractor(Lexicon lexicon)
     private readonly ulong _negators = Mask(lexicon, "negator");
     private readonly ulong _interrogatives = Mask(lexicon, "interrogative");
     private readonly ulong _contrasts = Mask(lexicon, "contrast");
-    private readonly ulong _positive = Mask(lexicon, "positive") | Mask(lexicon, "delight");
-    private readonly ulong _negative = Mask(lexicon, "negative") | Mask(lexicon, "outrage") | Mask(lexicon, "failure");
+    private readonly ulong _positive = Mask(lexicon, "positive", "delight", "fondness", "joy", "gratitude", "solved");
+    private readonly ulong _negative = Mask(lexicon, "negative", "outrage", "failure", "breakage", "sorrow");
 
     public List<Feature> Extract(string text)
     {
@@ -85,15 +85,16 @@ internal sealed class FeatureExtractor(Lexicon lexicon)
         return Collect(words, characters, signals);
     }
 
-    private static ulong Mask(Lexicon lexicon, string topic)
+    private static ulong Mask(Lexicon lexicon, params ReadOnlySpan<string> topics)
     {
+        var mask = 0UL;
         for (var i = 0; i < lexicon.Topics.Count; i++)
         {
-            if (lexicon.Topics[i] == topic)
-                return 1UL << i;
+            if (topics.Contains(lexicon.Topics[i]))
+                mask |= 1UL << i;
         }
 
-        return 0;
+        return mask;
     }
 
     /// <summary>Adds the topics of the word at <paramref name="first"/> and of the phrases that begin there.</summary>
