@@ -1,1 +1,3 @@
-System.Console.WriteLine("hi");
+using TicketFunctions.Hosting.AspNetCore;
+
+return await CommandLine.RunAsync(args);

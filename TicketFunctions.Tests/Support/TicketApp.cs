@@ -1,0 +1,175 @@
+using System.Collections.Concurrent;
+using System.Net.Http.Json;
+using System.Text;
+using System.Text.Json.Nodes;
+using Dapper;
+using Microsoft.AspNetCore.Builder;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Logging;
+using Npgsql;
+using TicketFunctions.Hosting.AspNetCore;
+using TicketFunctions.Tickets;
+
+namespace TicketFunctions.Tests.Support;
+
+/// <summary>A row of tickets.</summary>
+public sealed record TicketRow(Guid Id, string Description, string? Category, string? Sentiment, bool Processed);
+
+/// <summary>
+/// The product as its users meet it: the plain host on a free loopback port, a database of its own, a model stub behind it.
+/// Use it as a class fixture, or start one with other settings by <see cref="StartAsync"/>.
+/// </summary>
+public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
+{
+    private readonly List<KeyValuePair<string, string?>> _settings = [];
+    private readonly CapturedLog _log = new();
+    private WebApplication? _app;
+
+    /// <summary>Settings by default: a time-out that a test can wait for, no sweep unless it is asked for.</summary>
+    public TicketApp()
+        : this([])
+    {
+    }
+
+    private TicketApp(IEnumerable<(string Name, string? Value)> settings) =>
+        _settings.AddRange(settings.Select(setting => KeyValuePair.Create(setting.Name.Replace("__", ":", StringComparison.Ordinal), setting.Value)));
+
+    public ModelStub Model { get; private set; } = null!;
+
+    public string ConnectionString { get; private set; } = "";
+
+    public HttpClient Http { get; private set; } = null!;
+
+    public IServiceProvider Services => _app!.Services;
+
+    /// <summary>What was logged, as level and message.</summary>
+    public IReadOnlyCollection<(LogLevel Level, string Message)> Log => _log.Entries;
+
+    /// <param name="settings">Settings by their environment names, over the defaults.</param>
+    public static async Task<TicketApp> StartAsync(params (string Name, string? Value)[] settings)
+    {
+        var app = new TicketApp(settings);
+        await app.InitializeAsync();
+        return app;
+    }
+
+    public async Task InitializeAsync()
+    {
+        ConnectionString = await TestPostgres.CreateDatabaseAsync();
+        Model = await ModelStub.StartAsync();
+        _app = PlainHost.Build(
+            [
+                new("urls", "http://127.0.0.1:0"),
+                new("ConnectionStrings:Tickets", ConnectionString),
+                new("Model:Endpoint", Model.Endpoint),
+                new("Model:Name", "stub-model"),
+                new("Model:ApiKey", "stub-key"),
+                new("Model:AttemptTimeout", "00:00:05"),
+                new("Model:TotalTimeout", "00:00:10"),
+                // Once a year: tests sweep by themselves.
+                new("SweepSchedule", "0 0 0 1 1 *"),
+                .. _settings,
+            ],
+            services => services.AddLogging(logging => logging.ClearProviders().AddProvider(_log)));
+        await _app.StartAsync();
+        Http = new HttpClient { BaseAddress = new Uri(_app.Urls.Single()), Timeout = TimeSpan.FromSeconds(60) };
+    }
+
+    /// <summary>Inserts a ticket and returns its id.</summary>
+    public Task<Guid> AddTicketAsync(string description) =>
+        QuerySingleAsync<Guid>("insert into tickets (description) values (@description) returning id", new { description });
+
+    public Task<TicketRow> ReadTicketAsync(Guid id) =>
+        QuerySingleAsync<TicketRow>("select id, description, category, sentiment, processed from tickets where id = @id", new { id });
+
+    public async Task<T> QuerySingleAsync<T>(string sql, object? parameters = null)
+    {
+        await using var connection = new NpgsqlConnection(ConnectionString);
+        return await connection.QuerySingleAsync<T>(sql, parameters);
+    }
+
+    public async Task<int> ExecuteAsync(string sql, object? parameters = null)
+    {
+        await using var connection = new NpgsqlConnection(ConnectionString);
+        return await connection.ExecuteAsync(sql, parameters);
+    }
+
+    /// <summary>Posts a ticket's id, and its text if given.</summary>
+    public Task<HttpResponseMessage> ProcessAsync(Guid id, string? description = null, string query = "")
+    {
+        var body = new JsonObject { ["id"] = id.ToString() };
+        if (description is not null)
+        {
+            body["description"] = description;
+        }
+
+        return Http.PostAsJsonAsync("/process-ticket" + query, body);
+    }
+
+    /// <summary>Posts any text as application/json.</summary>
+    public Task<HttpResponseMessage> PostAsync(string body, string path = "/process-ticket") =>
+        Http.PostAsync(path, new StringContent(body, Encoding.UTF8, "application/json"));
+
+    /// <summary>Runs one sweep to its end.</summary>
+    public Task<SweepSummary> SweepAsync(CancellationToken stopping = default) =>
+        Services.GetRequiredService<TicketSweep>().RunAsync(null, stopping);
+
+    /// <summary>Lets every backoff and lease be over, as if time had passed: only the database's clock counts.</summary>
+    public Task LetTimePassAsync() => ExecuteAsync("update ticket_work set due_at = now() - interval '1 second' where parked_at is null");
+
+    public async Task DisposeAsync()
+    {
+        Http.Dispose();
+        await _app!.StopAsync();
+        await _app.DisposeAsync();
+        await Model.DisposeAsync();
+        await TestPostgres.DropDatabaseAsync(ConnectionString);
+    }
+
+    ValueTask IAsyncDisposable.DisposeAsync() => new(DisposeAsync());
+
+    private sealed class CapturedLog : ILoggerProvider
+    {
+        public ConcurrentQueue<(LogLevel Level, string Message)> Entries { get; } = new();
+
+        public ILogger CreateLogger(string categoryName) => new Logger(this);
+
+        public void Dispose()
+        {
+        }
+
+        private sealed class Logger(CapturedLog log) : ILogger
+        {
+            public IDisposable? BeginScope<TState>(TState state)
+                where TState : notnull => null;
+
+            public bool IsEnabled(LogLevel logLevel) => true;
+
+            public void Log<TState>(LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter) =>
+                log.Entries.Enqueue((logLevel, $"{formatter(state, exception)} {exception}".TrimEnd()));
+        }
+    }
+}
+
+/// <summary>Reads answers.</summary>
+public static class HttpAnswers
+{
+    /// <summary>The body as JSON.</summary>
+    public static async Task<JsonNode> ReadJsonAsync(this HttpResponseMessage response) =>
+        JsonNode.Parse(await response.Content.ReadAsStringAsync())!;
+
+    /// <summary>Asserts a whole problem answer: status, media type, members, and no more.</summary>
+    public static async Task<JsonNode> AssertProblemAsync(this HttpResponseMessage response, int status, string type)
+    {
+        var text = await response.Content.ReadAsStringAsync();
+        Assert.True(status == (int)response.StatusCode, $"expected {status} {type}, got {(int)response.StatusCode}: {text}");
+        Assert.Equal("application/problem+json", response.Content.Headers.ContentType?.MediaType);
+        var problem = JsonNode.Parse(text)!;
+        Assert.Equal(type, (string?)problem["type"]);
+        Assert.Equal(status, (int?)problem["status"]);
+        Assert.NotEmpty((string?)problem["title"] ?? "");
+        Assert.NotEmpty((string?)problem["detail"] ?? "");
+        Assert.NotEmpty((string?)problem["traceId"] ?? "");
+        return problem;
+    }
+}

@@ -1,0 +1,30 @@
+using TicketFunctions.Classification.Baseline;
+using TicketFunctions.Tickets;
+
+namespace TicketFunctions.Classification;
+
+/// <summary>The embedded statistical classifier: no account, no network, no cost.</summary>
+public sealed class BaselineTicketClassifier(Taxonomy taxonomy) : ITicketClassifier
+{
+    public ClassifierIdentity Identity { get; } = new(
+        "baseline", "embedded", $"baseline-{Convert.ToHexStringLower([.. BaselineModel.Default.TrainingDataHash])[..8]}", "none", taxonomy.Version, "{}");
+
+    /// <summary>A label the baseline may answer and the taxonomy has no word for, or null.</summary>
+    public static string? FindMissing(Taxonomy taxonomy) =>
+        BaselineModel.Categories.FirstOrDefault(label => taxonomy.FindCategory(label) is null)
+        ?? BaselineModel.Sentiments.FirstOrDefault(label => taxonomy.FindSentiment(label) is null);
+
+    /// <summary>Always labels; where the baseline would rather abstain, the decision asks for a review.</summary>
+    public Task<ClassificationResult> ClassifyAsync(string text, CancellationToken cancellationToken)
+    {
+        var prediction = BaselineModel.Default.Predict(text);
+        var labels = new Labels(taxonomy.FindCategory(prediction.Category)!, taxonomy.FindSentiment(prediction.Sentiment)!);
+        return Task.FromResult<ClassificationResult>(new ClassificationResult.Labelled(
+            labels,
+            Math.Min(prediction.CategoryConfidence, prediction.SentimentConfidence),
+            prediction.Abstains,
+            TokensIn: null,
+            TokensOut: null,
+            ModelCalls: 0));
+    }
+}

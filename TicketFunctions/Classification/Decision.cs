@@ -1,0 +1,72 @@
+using TicketFunctions.Tickets;
+
+namespace TicketFunctions.Classification;
+
+/// <summary>What decides: two decisions of equal identity on equal texts are the same decision.</summary>
+/// <param name="Source"><c>model</c> or <c>baseline</c>.</param>
+/// <param name="Provider">Who serves the model.</param>
+/// <param name="Model">The model asked for.</param>
+/// <param name="PromptVersion">Changes with every change of the prompt.</param>
+/// <param name="TaxonomyVersion">Changes with every change of the labels, their descriptions or synonyms.</param>
+/// <param name="Parameters">Temperature and the like, as a JSON object.</param>
+public sealed record ClassifierIdentity(
+    string Source, string Provider, string Model, string PromptVersion, string TaxonomyVersion, string Parameters);
+
+/// <summary>Why no labels came of an attempt.</summary>
+public enum FailureKind
+{
+    /// <summary>The model answered, and not with labels.</summary>
+    UpstreamInvalid,
+
+    /// <summary>The model could not be reached, or refused to serve.</summary>
+    UpstreamUnavailable,
+
+    /// <summary>The time for the attempt ran out.</summary>
+    UpstreamTimeout,
+}
+
+/// <summary>How one attempt at classifying a text ended.</summary>
+public abstract record ClassificationResult
+{
+    private ClassificationResult()
+    {
+    }
+
+    /// <summary>Two labels of the taxonomy and what they cost.</summary>
+    /// <param name="Labels">The labels.</param>
+    /// <param name="Confidence">From evidence, else null; never the model's opinion of itself.</param>
+    /// <param name="NeedsReview">A person should look at it.</param>
+    /// <param name="TokensIn">Tokens read by the model, over all calls.</param>
+    /// <param name="TokensOut">Tokens written by the model, over all calls.</param>
+    /// <param name="ModelCalls">Calls made.</param>
+    public sealed record Labelled(
+        Labels Labels, float? Confidence, bool NeedsReview, int? TokensIn, int? TokensOut, int ModelCalls) : ClassificationResult;
+
+    /// <summary>No labels.</summary>
+    /// <param name="Kind">Which kind of fault.</param>
+    /// <param name="Reason">A sentence in our own words: no text of the ticket or the model in it.</param>
+    /// <param name="RetryAfter">What the provider asked for.</param>
+    public sealed record Failed(FailureKind Kind, string Reason, TimeSpan? RetryAfter = null) : ClassificationResult;
+}
+
+/// <summary>Decides about a text. Implemented by the language model and by the embedded baseline.</summary>
+public interface ITicketClassifier
+{
+    ClassifierIdentity Identity { get; }
+
+    /// <summary>Never throws for what a model or a network can do; only for cancellation.</summary>
+    Task<ClassificationResult> ClassifyAsync(string text, CancellationToken cancellationToken);
+}
+
+/// <summary>The evidence of one classification, as it is recorded with the labels.</summary>
+public sealed record Decision(
+    Labels Labels,
+    string Source,
+    ClassifierIdentity Identity,
+    byte[] TextSha256,
+    float? Confidence,
+    bool NeedsReview,
+    int? TokensIn,
+    int? TokensOut,
+    int ModelCalls,
+    TimeSpan Latency);

@@ -1,0 +1,174 @@
+using System.Globalization;
+using System.Security.Cryptography;
+using System.Text;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+
+namespace TicketFunctions.Classification;
+
+/// <summary>The section <c>Taxonomy</c>: the labels a ticket may get. An empty list means the default one.</summary>
+public sealed class TaxonomyOptions
+{
+    public List<LabelOptions> Categories { get; set; } = [];
+
+    public List<LabelOptions> Sentiments { get; set; } = [];
+}
+
+/// <summary>One label as it is configured.</summary>
+public sealed class LabelOptions
+{
+    public string Label { get; set; } = "";
+
+    /// <summary>One line that tells the model when the label is right.</summary>
+    public string Description { get; set; } = "";
+
+    /// <summary>Other words a model may answer for it.</summary>
+    public List<string> Synonyms { get; set; } = [];
+}
+
+/// <summary>The labels a ticket may get, and the words that mean them. Nothing else is ever stored.</summary>
+public sealed class Taxonomy
+{
+    private readonly Dictionary<string, string> _categories;
+    private readonly Dictionary<string, string> _sentiments;
+
+    /// <exception cref="FormatException">A label is empty, or one word means two labels; the message says how to mend it.</exception>
+    public Taxonomy(TaxonomyOptions options)
+    {
+        Categories = options.Categories.Count > 0 ? options.Categories : DefaultCategories;
+        Sentiments = options.Sentiments.Count > 0 ? options.Sentiments : DefaultSentiments;
+        _categories = Index("Taxonomy__Categories", Categories);
+        _sentiments = Index("Taxonomy__Sentiments", Sentiments);
+        Version = Hash(JsonSerializer.SerializeToUtf8Bytes(new { Categories, Sentiments }));
+        Schema = BuildSchema();
+    }
+
+    public IReadOnlyList<LabelOptions> Categories { get; }
+
+    public IReadOnlyList<LabelOptions> Sentiments { get; }
+
+    /// <summary>Changes with every change of the labels, their descriptions or synonyms.</summary>
+    public string Version { get; }
+
+    /// <summary>The JSON schema of an answer, within what strict structured output takes.</summary>
+    /// <remarks>https://platform.openai.com/docs/guides/structured-outputs#supported-schemas</remarks>
+    public JsonElement Schema { get; }
+
+    /// <summary>The category meant by a word, or null when it means none.</summary>
+    public string? FindCategory(string word) => _categories.GetValueOrDefault(Fold(word));
+
+    /// <summary>The sentiment meant by a word, or null when it means none.</summary>
+    public string? FindSentiment(string word) => _sentiments.GetValueOrDefault(Fold(word));
+
+    internal static string Hash(ReadOnlySpan<byte> bytes) => Convert.ToHexStringLower(SHA256.HashData(bytes))[..12];
+
+    /// <summary>Without regard to case, accents and surrounding blanks.</summary>
+    private static string Fold(string word)
+    {
+        var folded = new StringBuilder(word.Length);
+        foreach (var c in word.Trim().Normalize(NormalizationForm.FormD))
+        {
+            if (CharUnicodeInfo.GetUnicodeCategory(c) != UnicodeCategory.NonSpacingMark)
+            {
+                folded.Append(char.ToLowerInvariant(c));
+            }
+        }
+
+        return folded.ToString();
+    }
+
+    private static Dictionary<string, string> Index(string setting, IReadOnlyList<LabelOptions> labels)
+    {
+        if (labels.Count < 2)
+        {
+            throw new FormatException($"{setting} has one label; give at least two, or none for the default list.");
+        }
+
+        var index = new Dictionary<string, string>(StringComparer.Ordinal);
+        for (var i = 0; i < labels.Count; i++)
+        {
+            if (string.IsNullOrWhiteSpace(labels[i].Label))
+            {
+                throw new FormatException($"{setting}__{i}__Label is empty; name the label, or remove the entry.");
+            }
+
+            foreach (var word in labels[i].Synonyms.Prepend(labels[i].Label))
+            {
+                if (!index.TryAdd(Fold(word), labels[i].Label) && index[Fold(word)] != labels[i].Label)
+                {
+                    throw new FormatException($"{setting}: '{word}' means both '{index[Fold(word)]}' and '{labels[i].Label}'; keep it in one of them.");
+                }
+            }
+        }
+
+        return index;
+    }
+
+    private JsonElement BuildSchema()
+    {
+        static JsonObject Enum(IEnumerable<LabelOptions> labels) => new()
+        {
+            ["type"] = "string",
+            ["enum"] = new JsonArray([.. labels.Select(label => (JsonNode)label.Label)]),
+        };
+
+        var schema = new JsonObject
+        {
+            ["type"] = "object",
+            ["properties"] = new JsonObject { ["category"] = Enum(Categories), ["sentiment"] = Enum(Sentiments) },
+            ["required"] = new JsonArray("category", "sentiment"),
+            ["additionalProperties"] = false,
+        };
+        return JsonSerializer.SerializeToElement(schema);
+    }
+
+    private static readonly LabelOptions[] DefaultCategories =
+    [
+        new()
+        {
+            Label = "Tecnico",
+            Description = "algo no funciona o no se sabe usar: errores, accesos y contraseñas, caídas, lentitud, instalación, equipos defectuosos",
+            Synonyms = ["Técnica", "Soporte", "Soporte técnico", "Technical", "Technical support", "Tech", "Suporte técnico"],
+        },
+        new()
+        {
+            Label = "Facturacion",
+            Description = "dinero de lo ya contratado: facturas, cobros, cargos, pagos, reembolsos, comisiones, saldos, impuestos",
+            Synonyms = ["Factura", "Facturas", "Pagos", "Cobros", "Billing", "Billing and payments", "Payments", "Faturamento", "Faturação", "Pagamentos"],
+        },
+        new()
+        {
+            Label = "Comercial",
+            Description = "comprar o contratar: precios, planes, presupuestos, pedidos nuevos, promociones, cambios de plan, renovación, baja",
+            Synonyms = ["Ventas", "Sales", "Commercial", "Pre-sales", "Vendas"],
+        },
+        new()
+        {
+            Label = "Otro",
+            Description = "lo demás: envíos, devoluciones, trato recibido, trámites, horarios, sugerencias, saludos, texto sin relación",
+            Synonyms = ["Otra", "Otros", "Otras", "Other", "Others", "General", "Outro", "Outros"],
+        },
+    ];
+
+    private static readonly LabelOptions[] DefaultSentiments =
+    [
+        new()
+        {
+            Label = "Positivo",
+            Description = "agradece por algo hecho, elogia, está satisfecho",
+            Synonyms = ["Positiva", "Positive"],
+        },
+        new()
+        {
+            Label = "Neutral",
+            Description = "pregunta, pide o informa sin queja ni elogio, también si el tema es desagradable",
+            Synonyms = ["Neutro", "Neutra"],
+        },
+        new()
+        {
+            Label = "Negativo",
+            Description = "se queja, está molesto o perjudicado, o informa de que algo falla o se hizo mal, aunque sea cortés",
+            Synonyms = ["Negativa", "Negative"],
+        },
+    ];
+}

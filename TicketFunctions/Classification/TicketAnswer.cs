@@ -1,0 +1,77 @@
+using System.Text.Json;
+using TicketFunctions.Tickets;
+
+namespace TicketFunctions.Classification;
+
+/// <summary>Reads the labels out of what a model wrote.</summary>
+public static class TicketAnswer
+{
+    private static readonly JsonDocumentOptions Strict = new() { AllowDuplicateProperties = false, MaxDepth = 8 };
+
+    /// <summary>Reads an answer: one JSON object, at most inside one code fence. Nothing is repaired or guessed.</summary>
+    /// <param name="text">What the model wrote.</param>
+    /// <param name="taxonomy">The labels there are.</param>
+    /// <param name="labels">The labels, when there are two.</param>
+    /// <param name="error">Else what is wrong, for the model to read; it repeats nothing of the answer.</param>
+    public static bool TryParse(string text, Taxonomy taxonomy, out Labels? labels, out string error)
+    {
+        labels = null;
+        try
+        {
+            using var document = JsonDocument.Parse(StripFence(text), Strict);
+            if (document.RootElement.ValueKind != JsonValueKind.Object)
+            {
+                error = "no es un objeto JSON.";
+                return false;
+            }
+
+            if (!TryRead(document.RootElement, "category", taxonomy.FindCategory, out var category, out error)
+                || !TryRead(document.RootElement, "sentiment", taxonomy.FindSentiment, out var sentiment, out error))
+            {
+                return false;
+            }
+
+            labels = new Labels(category, sentiment);
+            return true;
+        }
+        catch (JsonException)
+        {
+            error = text.AsSpan().IsWhiteSpace() ? "está vacía." : "no es JSON válido, o tiene texto alrededor.";
+            return false;
+        }
+    }
+
+    private static bool TryRead(JsonElement root, string name, Func<string, string?> find, out string label, out string error)
+    {
+        label = "";
+        if (!root.TryGetProperty(name, out var value) || value.ValueKind != JsonValueKind.String)
+        {
+            error = $"falta \"{name}\" o no es texto.";
+            return false;
+        }
+
+        try
+        {
+            label = find(value.GetString()!) ?? "";
+        }
+        catch (Exception e) when (e is InvalidOperationException or ArgumentException)
+        {
+            // A lone surrogate: not a label.
+        }
+
+        error = label.Length > 0 ? "" : $"\"{name}\" no es una etiqueta de la lista.";
+        return label.Length > 0;
+    }
+
+    private static string StripFence(string text)
+    {
+        var trimmed = text.Trim();
+        if (!trimmed.StartsWith("```", StringComparison.Ordinal) || !trimmed.EndsWith("```", StringComparison.Ordinal) || trimmed.Length < 6)
+        {
+            return trimmed;
+        }
+
+        var firstLine = trimmed.IndexOf('\n', StringComparison.Ordinal);
+        return firstLine < 0 ? trimmed : trimmed[(firstLine + 1)..^3];
+    }
+}

@@ -1,0 +1,97 @@
+using System.CommandLine;
+using Microsoft.Extensions.Options;
+using Spectre.Console;
+using TicketFunctions.Hosting.AspNetCore.Commands;
+using TicketFunctions.Storage;
+
+namespace TicketFunctions.Hosting.AspNetCore;
+
+/// <summary>The command line of the plain host.</summary>
+public static class CommandLine
+{
+    public const int Success = 0;
+
+    /// <summary>The work could not be done, or not all of it.</summary>
+    public const int Failure = 1;
+
+    /// <summary>The words or the settings are wrong; nothing was tried.</summary>
+    public const int Usage = 2;
+
+    /// <summary>Ended by Ctrl-C: 128 + SIGINT.</summary>
+    public const int Interrupted = 130;
+
+    public static async Task<int> RunAsync(string[] args)
+    {
+        var root = new RootCommand("Gives every support ticket in a Postgres table a category and a sentiment. Without a command it serves.");
+        var serve = ServeCommand.Create();
+        root.Subcommands.Add(serve);
+        root.Subcommands.Add(MigrateCommand.Create());
+        root.Subcommands.Add(SweepCommand.Create());
+        root.Subcommands.Add(AddCommand.Create());
+        root.Subcommands.Add(ClassifyCommand.Create());
+        root.Subcommands.Add(EvaluateCommand.Create());
+        root.Subcommands.Add(TrainCommand.Create());
+        root.SetAction((_, cancellationToken) => Guarded(ServeCommand.RunAsync, cancellationToken));
+
+        var parsed = root.Parse(args);
+        var configuration = new InvocationConfiguration
+        {
+            // Commands end themselves on Ctrl-C: they give back what they hold. This is for one that does not.
+            ProcessTerminationTimeout = TimeSpan.FromSeconds(15),
+            EnableDefaultExceptionHandler = false,
+        };
+        var exitCode = await parsed.InvokeAsync(configuration);
+        return parsed.Errors.Count > 0 ? Usage : exitCode;
+    }
+
+    /// <summary>Runs a command; what a person can mend is said in a sentence, without a stack.</summary>
+    internal static async Task<int> Guarded(Func<CancellationToken, Task<int>> run, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await run(cancellationToken);
+        }
+        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        {
+            return Interrupted;
+        }
+        catch (OptionsValidationException e)
+        {
+            return Fail(Usage, e.Failures);
+        }
+        catch (InvalidOperationException e) when (e.InnerException is FormatException inner)
+        {
+            // The configuration binder: a setting that is not of its type.
+            return Fail(Usage, [$"{e.Message} {inner.Message}"]);
+        }
+        catch (FormatException e)
+        {
+            return Fail(Usage, [e.Message]);
+        }
+        catch (EmbeddedPostgresException e)
+        {
+            return Fail(Failure, [e.Message]);
+        }
+        catch (Exception e) when (StorageFaults.IsUnavailable(e))
+        {
+            return Fail(Failure, [$"The database cannot be used: {e.Message}"]);
+        }
+        catch (IOException e)
+        {
+            return Fail(Failure, [e.Message]);
+        }
+    }
+
+    internal static int Fail(int exitCode, IEnumerable<string> sentences)
+    {
+        foreach (var sentence in sentences)
+        {
+            Console.Error.WriteLine($"error: {sentence}");
+        }
+
+        return exitCode;
+    }
+
+    /// <summary>For what people look at; plain text when it is redirected.</summary>
+    internal static IAnsiConsole Screen { get; } = AnsiConsole.Console;
+}

@@ -1,0 +1,24 @@
+using System.CommandLine;
+using TicketFunctions.Storage;
+
+namespace TicketFunctions.Hosting.AspNetCore.Commands;
+
+/// <summary><c>add</c>: a new ticket for trying things out, where no psql is at hand.</summary>
+internal static class AddCommand
+{
+    public static Command Create()
+    {
+        var text = new Argument<string>("text") { Description = "What the customer wrote." };
+        var command = new Command("add", "Insert a ticket and print its id. The service, or `sweep`, then classifies it.") { text };
+        command.SetAction((parsed, cancellationToken) =>
+            CommandLine.Guarded(token => RunAsync(parsed.GetRequiredValue(text), token), cancellationToken));
+        return command;
+    }
+
+    private static async Task<int> RunAsync(string text, CancellationToken cancellationToken)
+    {
+        await using var session = await DatabaseSession.OpenAsync(migrateEmbedded: true, cancellationToken);
+        Console.WriteLine(await session.Services.GetRequiredService<TicketStore>().InsertAsync(text, cancellationToken));
+        return CommandLine.Success;
+    }
+}

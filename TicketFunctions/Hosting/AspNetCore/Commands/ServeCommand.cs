@@ -1,0 +1,115 @@
+using System.CommandLine;
+using Microsoft.AspNetCore.Hosting.Server;
+using Microsoft.AspNetCore.Hosting.Server.Features;
+using Npgsql;
+using Spectre.Console;
+using TicketFunctions.Classification;
+using TicketFunctions.Storage;
+
+namespace TicketFunctions.Hosting.AspNetCore.Commands;
+
+/// <summary><c>serve</c>, also what runs without a command: the HTTP functions and the timer.</summary>
+internal static class ServeCommand
+{
+    public static Command Create()
+    {
+        var command = new Command("serve", "Serve the HTTP functions and run the sweep on its schedule, until Ctrl-C. This is what runs without a command.");
+        command.SetAction((_, cancellationToken) => CommandLine.Guarded(RunAsync, cancellationToken));
+        return command;
+    }
+
+    public static async Task<int> RunAsync(CancellationToken cancellationToken)
+    {
+        await using var app = PlainHost.Build();
+        await using var database = await LocalDatabase.OpenAsync(app.Services, cancellationToken);
+        var migrations = app.Services.GetRequiredService<Migrations>();
+        var samples = 0;
+        if (database.IsEmbedded)
+        {
+            var applied = await migrations.ApplyAsync(cancellationToken);
+            if (applied.Count == Migrations.All.Count)
+            {
+                samples = await SampleTickets.InsertAsync(app.Services.GetRequiredService<NpgsqlDataSource>(), cancellationToken);
+            }
+        }
+
+        await app.StartAsync(cancellationToken);
+        var addresses = app.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()!.Addresses;
+        PrintBanner(app, database, addresses);
+        if (!database.IsEmbedded)
+        {
+            await WarnOfMissingMigrationsAsync(migrations, cancellationToken);
+        }
+
+        if (samples > 0)
+        {
+            await SweepCommand.RunAsync(app.Services, cancellationToken);
+            await PrintSamplesAsync(app.Services.GetRequiredService<NpgsqlDataSource>(), cancellationToken);
+        }
+
+        await PrintNextStepsAsync(app, database, addresses.First(), cancellationToken);
+        await app.WaitForShutdownAsync(cancellationToken);
+        CommandLine.Screen.WriteLine("Stopped.");
+        return CommandLine.Success;
+    }
+
+    private static void PrintBanner(WebApplication app, LocalDatabase database, IEnumerable<string> addresses)
+    {
+        var identity = app.Services.GetRequiredService<ITicketClassifier>().Identity;
+        var model = identity.Source == "baseline"
+            ? "embedded baseline (set Model__Endpoint and Model__Name to use a language model)"
+            : $"{identity.Model} ({identity.Provider})";
+        var grid = new Grid().AddColumn(new GridColumn().NoWrap()).AddColumn();
+        grid.AddRow("Listening", Markup.Escape(string.Join(", ", addresses)));
+        grid.AddRow("Database", Markup.Escape(database.Description));
+        grid.AddRow("Model", Markup.Escape(model));
+        grid.AddRow("Sweep", Markup.Escape(app.Configuration["SweepSchedule"]!));
+        CommandLine.Screen.Write(grid);
+    }
+
+    private static async Task WarnOfMissingMigrationsAsync(Migrations migrations, CancellationToken cancellationToken)
+    {
+        try
+        {
+            if (await migrations.FindMissingAsync(cancellationToken) is { Count: > 0 } missing)
+            {
+                Console.Error.WriteLine($"warning: the database lacks {missing.Count} migration(s); run `dotnet run --project TicketFunctions -- migrate`.");
+            }
+        }
+        catch (Exception e) when (StorageFaults.IsUnavailable(e))
+        {
+            Console.Error.WriteLine($"warning: the database cannot be reached yet ({e.Message}); the service goes on and tries again with every request.");
+        }
+    }
+
+    private static async Task PrintSamplesAsync(NpgsqlDataSource dataSource, CancellationToken cancellationToken)
+    {
+        var table = new Table().AddColumns("ticket", "category", "sentiment");
+        foreach (var row in await SampleTickets.ReadAsync(dataSource, cancellationToken))
+        {
+            table.AddRow(Markup.Escape(row.Description), Markup.Escape(row.Category ?? "-"), Markup.Escape(row.Sentiment ?? "-"));
+        }
+
+        CommandLine.Screen.Write(table);
+    }
+
+    private static async Task PrintNextStepsAsync(WebApplication app, LocalDatabase database, string address, CancellationToken cancellationToken)
+    {
+        if (database.IsEmbedded)
+        {
+            var rows = await SampleTickets.ReadAsync(app.Services.GetRequiredService<NpgsqlDataSource>(), cancellationToken);
+            if (rows.Count > 0)
+            {
+                // Written plainly: a line that the screen wraps cannot be pasted.
+                Console.WriteLine($$"""
+                    Try:
+                      curl -s {{address}}/process-ticket -H 'content-type: application/json' -d '{"id":"{{rows[0].Id}}"}'
+                    A new ticket, from another terminal:
+                      dotnet run --project TicketFunctions -- add "La app se cierra sola al abrir la cámara."
+                    """);
+            }
+        }
+
+        Console.WriteLine("Ctrl-C stops.");
+    }
+}

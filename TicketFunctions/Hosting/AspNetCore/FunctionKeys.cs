@@ -1,0 +1,91 @@
+using System.Net;
+using System.Security.Cryptography;
+using System.Text;
+using Microsoft.Azure.Functions.Worker;
+using Microsoft.Extensions.Options;
+
+namespace TicketFunctions.Hosting.AspNetCore;
+
+/// <summary>The section <c>Keys</c>: what callers must show. Without any, the host serves loopback only, and anybody there.</summary>
+public sealed class KeyOptions
+{
+    /// <summary>Opens functions of level Function.</summary>
+    public string? Function { get; set; }
+
+    /// <summary>Opens everything.</summary>
+    public string? Admin { get; set; }
+}
+
+/// <summary>Checks keys as the Functions host does: the header <c>x-functions-key</c> wins over <c>?code=</c>.</summary>
+public sealed class FunctionKeys(IOptions<KeyOptions> options)
+{
+    private readonly byte[]? _function = Hash(options.Value.Function);
+    private readonly byte[]? _admin = Hash(options.Value.Admin);
+
+    public bool Allows(HttpRequest request, AuthorizationLevel level)
+    {
+        if (level == AuthorizationLevel.Anonymous || (_function is null && _admin is null))
+        {
+            return true;
+        }
+
+        var shown = Hash(request.Headers.TryGetValue("x-functions-key", out var header) ? header : request.Query["code"]);
+
+        // Both are compared whatever the first one says, and hashes have one length: time tells nothing.
+        var isAdmin = Matches(_admin, shown);
+        var isFunction = Matches(_function, shown);
+        return isAdmin | (isFunction & (level < AuthorizationLevel.System));
+    }
+
+    /// <summary>Why the host must not start, or null: an address that others can reach needs keys.</summary>
+    public static string? FindError(IConfiguration configuration, KeyOptions keys)
+    {
+        if (!string.IsNullOrWhiteSpace(keys.Function))
+        {
+            return null;
+        }
+
+        var open = FindAddresses(configuration).FirstOrDefault(address => !IsLoopback(address));
+        return open is null ? null
+            : $"The address {open} can be reached from other machines and Keys__Function is not set; "
+                + "set Keys__Function (and Keys__Admin), or listen on http://localhost:7071.";
+    }
+
+    private static IEnumerable<string> FindAddresses(IConfiguration configuration)
+    {
+        foreach (var url in (configuration["urls"] ?? "").Split(';', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries))
+        {
+            yield return url;
+        }
+
+        foreach (var ports in new[] { "http_ports", "https_ports" })
+        {
+            if (!string.IsNullOrWhiteSpace(configuration[ports]) && string.IsNullOrWhiteSpace(configuration["urls"]))
+            {
+                yield return $"http://*:{configuration[ports]}";
+            }
+        }
+
+        foreach (var endpoint in configuration.GetSection("Kestrel:Endpoints").GetChildren())
+        {
+            if (endpoint["Url"] is { } url)
+            {
+                yield return url;
+            }
+        }
+    }
+
+    private static bool IsLoopback(string address)
+    {
+        var host = BindingAddress.Parse(address).Host;
+        return host.Equals("localhost", StringComparison.OrdinalIgnoreCase)
+            || host.StartsWith("unix:", StringComparison.Ordinal)
+            || (IPAddress.TryParse(host.Trim('[', ']'), out var ip) && IPAddress.IsLoopback(ip));
+    }
+
+    private static bool Matches(byte[]? expected, byte[]? shown) =>
+        expected is not null && shown is not null && CryptographicOperations.FixedTimeEquals(expected, shown);
+
+    private static byte[]? Hash(string? key) =>
+        string.IsNullOrWhiteSpace(key) ? null : SHA256.HashData(Encoding.UTF8.GetBytes(key));
+}

@@ -1,0 +1,101 @@
+using Microsoft.Extensions.AI;
+using Microsoft.Extensions.Options;
+using TicketFunctions.Classification;
+using TicketFunctions.Triggers;
+
+namespace TicketFunctions.Hosting.AspNetCore;
+
+/// <summary>The functions as a plain web process.</summary>
+public static class PlainHost
+{
+    public const string DefaultUrl = "http://localhost:7071";
+
+    public const string DefaultSweepSchedule = "0 */5 * * * *";
+
+    /// <summary>Wires the process; the caller starts it.</summary>
+    /// <param name="settings">Settings that win over the environment.</param>
+    /// <param name="configure">Last changes to the services.</param>
+    /// <exception cref="OptionsValidationException">A setting is wrong.</exception>
+    /// <exception cref="FormatException">A setting is wrong.</exception>
+    public static WebApplication Build(
+        IEnumerable<KeyValuePair<string, string?>>? settings = null, Action<IServiceCollection>? configure = null)
+    {
+        var builder = WebApplication.CreateBuilder(new WebApplicationOptions { ContentRootPath = AppContext.BaseDirectory });
+        builder.Configuration.AddLocalSettings().AddInMemoryCollection(settings ?? []);
+        if (string.IsNullOrEmpty(builder.Configuration["urls"]) && string.IsNullOrEmpty(builder.Configuration["http_ports"]))
+        {
+            builder.Configuration["urls"] = DefaultUrl;
+        }
+
+        builder.Configuration["SweepSchedule"] ??= DefaultSweepSchedule;
+        builder.AddQuietLogging();
+        builder.WebHost.ConfigureKestrel(kestrel =>
+        {
+            kestrel.AddServerHeader = false;
+            kestrel.Limits.MaxRequestBodySize = RequestBody.MaxBytes;
+        });
+
+        // What is under way gets the grace of WorkDrain; the rest of the time is for writing and closing.
+        builder.Services.Configure<HostOptions>(host => host.ShutdownTimeout = TimeSpan.FromSeconds(9));
+        builder.Services.AddOptions<KeyOptions>().Bind(builder.Configuration.GetSection("Keys"));
+        builder.Services.AddTicketFunctions(builder.Configuration);
+        builder.Services.AddPlainChatClient();
+        builder.Services.AddFunctions();
+        configure?.Invoke(builder.Services);
+
+        var app = builder.Build();
+        if (FunctionKeys.FindError(app.Configuration, app.Services.GetRequiredService<IOptions<KeyOptions>>().Value) is { } error)
+        {
+            throw new FormatException(error);
+        }
+
+        var problems = app.Services.GetRequiredService<ProblemAnswers>();
+        app.Use((context, next) => problems.RunAsync(context, () => next(context)));
+        app.UseStatusCodePages(context => context.HttpContext.Response.StatusCode switch
+        {
+            StatusCodes.Status404NotFound => Problem.NotFound().ExecuteAsync(context.HttpContext),
+            StatusCodes.Status405MethodNotAllowed => Problem.MethodNotAllowed().ExecuteAsync(context.HttpContext),
+            _ => Task.CompletedTask,
+        });
+        app.MapFunctions();
+
+        // Before anything is set up for them: a wrong setting stops the start here.
+        app.Services.GetRequiredService<IStartupValidator>().Validate();
+        app.Services.GetRequiredService<TimerFunctions>();
+        return app;
+    }
+
+    /// <summary>The OpenAI SDK as the model behind the classifier.</summary>
+    public static void AddPlainChatClient(this IServiceCollection services) =>
+        services.AddSingleton<IChatClient>(provider =>
+            new OpenAIChatClient(provider.GetRequiredService<IOptions<ModelOptions>>().Value));
+
+    /// <summary>One line an event, on standard error: standard output belongs to what commands print.</summary>
+    public static void AddQuietLogging(this IHostApplicationBuilder builder)
+    {
+        builder.Logging.ClearProviders();
+        builder.Logging.AddSimpleConsole(console =>
+        {
+            console.SingleLine = true;
+            console.TimestampFormat = "HH:mm:ss ";
+        });
+        builder.Logging.Services.Configure<Microsoft.Extensions.Logging.Console.ConsoleLoggerOptions>(
+            console => console.LogToStandardErrorThreshold = LogLevel.Trace);
+        builder.Logging.AddFilter("Microsoft", LogLevel.Warning);
+        builder.Logging.AddFilter("Microsoft.Hosting.Lifetime", LogLevel.Warning);
+        builder.Logging.AddFilter("Npgsql", LogLevel.Warning);
+    }
+
+    /// <summary>Reads <c>local.settings.json</c> of the current folder, as <c>func start</c> does; the environment wins over it.</summary>
+    internal static ConfigurationManager AddLocalSettings(this ConfigurationManager configuration)
+    {
+        var file = new ConfigurationBuilder().AddJsonFile(Path.GetFullPath("local.settings.json"), optional: true).Build();
+        ((IConfigurationBuilder)configuration).Sources.Insert(0, new Microsoft.Extensions.Configuration.Memory.MemoryConfigurationSource
+        {
+            InitialData = file.GetSection("Values").AsEnumerable(makePathsRelative: true)
+                .Where(pair => pair.Value is not null)
+                .Select(pair => KeyValuePair.Create(pair.Key.Replace("__", ":", StringComparison.Ordinal), pair.Value)),
+        });
+        return configuration;
+    }
+}

@@ -1,0 +1,119 @@
+using System.Collections.Concurrent;
+using System.Reflection;
+using Microsoft.Azure.Functions.Worker;
+using NCrontab;
+
+namespace TicketFunctions.Hosting.AspNetCore;
+
+/// <summary>A function with a timer trigger, found by reflection.</summary>
+public sealed record TimerFunction(string Name, MethodInfo Method, CrontabSchedule Schedule);
+
+/// <summary>Runs the timer functions: on their schedules, and when the admin endpoint asks.</summary>
+public sealed partial class TimerFunctions(
+    IServiceProvider services, IConfiguration configuration, TimeProvider time, ILogger<TimerFunctions> logger) : BackgroundService
+{
+    private readonly List<TimerFunction> _functions = [.. Find(configuration)];
+    private readonly ConcurrentDictionary<Task, bool> _started = new();
+
+    /// <summary>Reads the timer triggers of this assembly.</summary>
+    /// <exception cref="FormatException">A schedule cannot be read; the message says how to mend it.</exception>
+    public static IEnumerable<TimerFunction> Find(IConfiguration configuration)
+    {
+        foreach (var (name, method, parameter) in Functions.Find<TimerTriggerAttribute>())
+        {
+            var schedule = parameter.GetCustomAttribute<TimerTriggerAttribute>()!.Schedule;
+            if (schedule.StartsWith('%') && schedule.EndsWith('%'))
+            {
+                schedule = configuration[schedule.Trim('%')] ?? "";
+            }
+
+            var crontab = CrontabSchedule.TryParse(schedule, new CrontabSchedule.ParseOptions { IncludingSeconds = true })
+                ?? throw new FormatException(
+                    $"The schedule of {name} cannot be read; write six fields, second minute hour day month weekday, like `0 */5 * * * *`.");
+            yield return new TimerFunction(name, method, crontab);
+        }
+    }
+
+    /// <summary>Starts a run at once; it goes on after the caller has gone, and the stop of the process waits for it.</summary>
+    /// <returns>False when there is no timer function of that name.</returns>
+    public bool TryStart(string name, CancellationToken stopping)
+    {
+        var function = _functions.Find(function => function.Name.Equals(name, StringComparison.OrdinalIgnoreCase));
+        if (function is null)
+        {
+            return false;
+        }
+
+        var run = RunAsync(function, new TimerInfo(), stopping);
+        _started[run] = true;
+        _ = run.ContinueWith(ended => _started.TryRemove(ended, out _), TaskScheduler.Default);
+        return true;
+    }
+
+    public override async Task StopAsync(CancellationToken cancellationToken)
+    {
+        await base.StopAsync(cancellationToken);
+        await Task.WhenAll(_started.Keys).WaitAsync(cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+    }
+
+    protected override Task ExecuteAsync(CancellationToken stoppingToken) =>
+        Task.WhenAll(_functions.Select(function => RunOnScheduleAsync(function, stoppingToken)));
+
+    private async Task RunOnScheduleAsync(TimerFunction function, CancellationToken stopping)
+    {
+        var last = default(DateTime);
+        try
+        {
+            while (true)
+            {
+                var now = time.GetUtcNow().UtcDateTime;
+                var next = function.Schedule.GetNextOccurrence(now);
+
+                // Never longer than a day at once: a timer's length is limited.
+                while (next - now > TimeSpan.Zero)
+                {
+                    await Task.Delay(next - now < TimeSpan.FromDays(1) ? next - now : TimeSpan.FromDays(1), time, stopping);
+                    now = time.GetUtcNow().UtcDateTime;
+                }
+
+                await RunAsync(
+                    function,
+                    new TimerInfo
+                    {
+                        ScheduleStatus = new ScheduleStatus { Last = last, Next = function.Schedule.GetNextOccurrence(now), LastUpdated = last },
+                    },
+                    stopping);
+                last = now;
+            }
+        }
+        catch (OperationCanceledException) when (stopping.IsCancellationRequested)
+        {
+        }
+    }
+
+    private async Task RunAsync(TimerFunction function, TimerInfo info, CancellationToken stopping)
+    {
+        try
+        {
+            await using var scope = services.CreateAsyncScope();
+            var target = scope.ServiceProvider.GetRequiredService(function.Method.DeclaringType!);
+            var arguments = function.Method.GetParameters().Select<ParameterInfo, object>(
+                parameter => parameter.ParameterType == typeof(CancellationToken) ? stopping : info);
+            await (Task)function.Method.Invoke(target, BindingFlags.DoNotWrapExceptions, null, [.. arguments], null)!;
+        }
+        catch (OperationCanceledException) when (stopping.IsCancellationRequested)
+        {
+        }
+        catch (Exception e)
+        {
+            // As in the Functions host, a failed run is logged and the next one comes on schedule.
+            Log.Failed(logger, e, function.Name);
+        }
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(Level = LogLevel.Error, Message = "Timer {Name} failed; it runs again on its schedule")]
+        public static partial void Failed(ILogger logger, Exception exception, string name);
+    }
+}

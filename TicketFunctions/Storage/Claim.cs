@@ -1,0 +1,43 @@
+using TicketFunctions.Tickets;
+
+namespace TicketFunctions.Storage;
+
+/// <summary>What a claim by id found.</summary>
+public abstract record Claim
+{
+    private Claim()
+    {
+    }
+
+    public sealed record NotFound : Claim;
+
+    /// <summary>The caller holds the ticket now.</summary>
+    public sealed record Held(ClaimedTicket Ticket) : Claim;
+
+    /// <summary>The ticket has its labels; model and confidence are those of its last decision, if one made them.</summary>
+    public sealed record Processed(string Description, Labels Labels, string? Model, float? Confidence) : Claim;
+
+    /// <summary>Somebody else holds the ticket, for at most <paramref name="Remaining"/>.</summary>
+    public sealed record InProgress(string Description, TimeSpan Remaining) : Claim;
+
+    /// <summary>The attempts are used up.</summary>
+    public sealed record Parked(string Description, string? LastError) : Claim;
+}
+
+/// <summary>How a guarded write ended.</summary>
+public enum WriteStatus
+{
+    Written,
+
+    /// <summary>The lease is held, but the row's text or state is not the one that was classified; nothing was written.</summary>
+    Stale,
+
+    /// <summary>The lease belongs to somebody else by now, or to nobody; nothing was written.</summary>
+    LeaseLost,
+}
+
+/// <summary>An earlier decision on the same text.</summary>
+public sealed record EarlierDecision(string Category, string Sentiment, float? Confidence);
+
+/// <summary>What is left to do. <paramref name="OldestSeconds"/> is the age of the oldest unprocessed ticket.</summary>
+public sealed record Backlog(long Unprocessed, long InFlight, long Parked, double OldestSeconds);

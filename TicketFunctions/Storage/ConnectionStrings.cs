@@ -1,0 +1,161 @@
+using System.Net;
+using Npgsql;
+
+namespace TicketFunctions.Storage;
+
+/// <summary>Turns what people paste (key=value or the <c>postgresql://</c> URI that Supabase shows) into Npgsql settings.</summary>
+/// <remarks>URI form: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS</remarks>
+public static class ConnectionStrings
+{
+    /// <summary>The transaction-mode port of Supabase's pooler.</summary>
+    private const int PoolerTransactionPort = 6543;
+
+    /// <exception cref="FormatException">The text is neither form; the message says how to mend it and never repeats the text.</exception>
+    public static NpgsqlConnectionStringBuilder Parse(string text)
+    {
+        var builder = IsUri(text) ? ParseUri(text) : ParseKeyValue(text);
+        if (string.IsNullOrWhiteSpace(builder.Host))
+        {
+            throw new FormatException("The connection string names no host. " + Forms);
+        }
+
+        ApplyDefaults(builder);
+        return builder;
+    }
+
+    private const string Forms =
+        "Use `Host=…;Port=5432;Database=…;Username=…;Password=…` or `postgresql://user:password@host:5432/database` "
+        + "(percent-encode special characters in the password).";
+
+    private static bool IsUri(string text) =>
+        text.StartsWith("postgresql://", StringComparison.OrdinalIgnoreCase)
+        || text.StartsWith("postgres://", StringComparison.OrdinalIgnoreCase);
+
+    private static NpgsqlConnectionStringBuilder ParseKeyValue(string text)
+    {
+        try
+        {
+            return new NpgsqlConnectionStringBuilder(text);
+        }
+        catch (Exception e) when (e is ArgumentException or FormatException or KeyNotFoundException)
+        {
+            throw new FormatException("The connection string cannot be read. " + Forms);
+        }
+    }
+
+    private static NpgsqlConnectionStringBuilder ParseUri(string text)
+    {
+        if (!Uri.TryCreate(text, UriKind.Absolute, out var uri))
+        {
+            throw new FormatException("The connection URI cannot be read. " + Forms);
+        }
+
+        var builder = new NpgsqlConnectionStringBuilder
+        {
+            Host = uri.Host.Trim('[', ']'),
+            Port = uri.IsDefaultPort || uri.Port < 0 ? NpgsqlConnection.DefaultPort : uri.Port,
+        };
+        var database = Uri.UnescapeDataString(uri.AbsolutePath.TrimStart('/'));
+        if (database.Length > 0)
+        {
+            builder.Database = database;
+        }
+
+        var credentials = uri.UserInfo.Split(':', 2);
+        if (credentials[0].Length > 0)
+        {
+            builder.Username = Uri.UnescapeDataString(credentials[0]);
+        }
+
+        if (credentials.Length == 2)
+        {
+            builder.Password = Uri.UnescapeDataString(credentials[1]);
+        }
+
+        foreach (var pair in uri.Query.TrimStart('?').Split('&', StringSplitOptions.RemoveEmptyEntries))
+        {
+            var parts = pair.Split('=', 2);
+            Apply(builder, Uri.UnescapeDataString(parts[0]), parts.Length == 2 ? Uri.UnescapeDataString(parts[1]) : "");
+        }
+
+        return builder;
+    }
+
+    private static void Apply(NpgsqlConnectionStringBuilder builder, string key, string value)
+    {
+        // The names libpq knows; anything else may be an Npgsql keyword, or a hint for other clients (pgbouncer=true).
+        try
+        {
+            switch (key.ToLowerInvariant())
+            {
+                case "sslmode":
+                    builder["SSL Mode"] = value.Replace("-", "", StringComparison.Ordinal);
+                    break;
+                case "sslrootcert":
+                    builder.RootCertificate = value;
+                    break;
+                case "connect_timeout":
+                    builder["Timeout"] = value;
+                    break;
+                case "application_name":
+                    builder.ApplicationName = value;
+                    break;
+                case "options":
+                    builder.Options = value;
+                    break;
+                case "pgbouncer" or "channel_binding" or "gssencmode" or "target_session_attrs":
+                    break;
+                default:
+                    builder[key] = value;
+                    break;
+            }
+        }
+        catch (Exception e) when (e is ArgumentException or FormatException or KeyNotFoundException)
+        {
+            throw new FormatException($"The connection URI's parameter '{key}' is not known or its value cannot be read. {Forms}");
+        }
+    }
+
+    private static void ApplyDefaults(NpgsqlConnectionStringBuilder builder)
+    {
+        // Npgsql 10.0.0 may dispose its own socket when a pooler refuses GSS encryption; nobody here uses it.
+        builder.GssEncryptionMode = GssEncryptionMode.Disable;
+        if (!builder.ContainsKey("Application Name") || string.IsNullOrEmpty(builder.ApplicationName))
+        {
+            builder.ApplicationName = "ticket-functions";
+        }
+
+        if (!builder.ContainsKey("Command Timeout"))
+        {
+            builder.CommandTimeout = 10;
+        }
+
+        if (!builder.ContainsKey("Timeout"))
+        {
+            builder.Timeout = 5;
+        }
+
+        if (!builder.ContainsKey("Maximum Pool Size"))
+        {
+            builder.MaxPoolSize = 20;
+        }
+
+        // A transaction pooler hands each statement to another session: nothing may be kept in one.
+        if (builder.Port == PoolerTransactionPort)
+        {
+            builder.NoResetOnClose = true;
+            builder.MaxAutoPrepare = 0;
+        }
+
+        // Supabase and other hosted servers take TLS; a server on this machine usually has none.
+        if (!builder.ContainsKey("SSL Mode") && !IsLoopback(builder.Host!))
+        {
+            builder.SslMode = SslMode.Require;
+        }
+    }
+
+    private static bool IsLoopback(string host) =>
+        host.Equals("localhost", StringComparison.OrdinalIgnoreCase)
+        || host.StartsWith('/')
+        || (IPAddress.TryParse(host, out var address) && IPAddress.IsLoopback(address));
+}

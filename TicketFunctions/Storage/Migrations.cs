@@ -1,0 +1,114 @@
+using System.Reflection;
+using Dapper;
+using Npgsql;
+
+namespace TicketFunctions.Storage;
+
+/// <summary>One file of <c>infra/supabase/migrations</c>, as embedded in the assembly.</summary>
+public sealed record Migration(string Version, string Name, string Sql);
+
+/// <summary>Applies the migrations, and keeps the same history as the Supabase CLI, so that either can follow the other.</summary>
+public sealed class Migrations(NpgsqlDataSource dataSource)
+{
+    /// <summary>All migrations, oldest first.</summary>
+    public static IReadOnlyList<Migration> All { get; } = ReadAll();
+
+    /// <summary>Applies what is missing; each migration commits with its line in the history.</summary>
+    /// <returns>The migrations this call applied; empty when the database was up to date.</returns>
+    /// <exception cref="PostgresException">A statement failed; that migration left nothing behind.</exception>
+    public async Task<IReadOnlyList<Migration>> ApplyAsync(CancellationToken cancellationToken)
+    {
+        await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
+        var applied = new List<Migration>();
+        foreach (var migration in All)
+        {
+            if (await ApplyAsync(connection, migration, cancellationToken))
+            {
+                applied.Add(migration);
+            }
+        }
+
+        return applied;
+    }
+
+    /// <summary>The migrations the database does not have yet.</summary>
+    public async Task<IReadOnlyList<Migration>> FindMissingAsync(CancellationToken cancellationToken)
+    {
+        await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
+        var hasHistory = await connection.ExecuteScalarAsync<bool>(new CommandDefinition(
+            "select to_regclass('supabase_migrations.schema_migrations') is not null",
+            cancellationToken: cancellationToken));
+        if (!hasHistory)
+        {
+            return All;
+        }
+
+        var versions = await connection.QueryAsync<string>(new CommandDefinition(
+            "select version from supabase_migrations.schema_migrations",
+            cancellationToken: cancellationToken));
+        var known = versions.ToHashSet();
+        return [.. All.Where(migration => !known.Contains(migration.Version))];
+    }
+
+    private static async Task<bool> ApplyAsync(NpgsqlConnection connection, Migration migration, CancellationToken cancellationToken)
+    {
+        await using var transaction = await connection.BeginTransactionAsync(cancellationToken);
+
+        // One migrator at a time in this database. The lock ends with the transaction, so a pooler may be in between.
+        await connection.ExecuteAsync(new CommandDefinition(
+            "select pg_advisory_xact_lock(hashtext('supabase_migrations.schema_migrations'))",
+            transaction: transaction,
+            commandTimeout: 0,
+            cancellationToken: cancellationToken));
+
+        // The Supabase CLI's own table.
+        await connection.ExecuteAsync(new CommandDefinition(
+            """
+            create schema if not exists supabase_migrations;
+            create table if not exists supabase_migrations.schema_migrations (
+              version text not null primary key,
+              statements text[],
+              name text
+            );
+            """,
+            transaction: transaction,
+            cancellationToken: cancellationToken));
+
+        var recorded = await connection.ExecuteAsync(new CommandDefinition(
+            """
+            insert into supabase_migrations.schema_migrations (version, statements, name)
+            values (@Version, array[@Sql], @Name)
+            on conflict (version) do nothing
+            """,
+            migration,
+            transaction,
+            cancellationToken: cancellationToken));
+        if (recorded == 1)
+        {
+            await connection.ExecuteAsync(new CommandDefinition(
+                migration.Sql,
+                transaction: transaction,
+                commandTimeout: 0,
+                cancellationToken: cancellationToken));
+        }
+
+        await transaction.CommitAsync(cancellationToken);
+        return recorded == 1;
+    }
+
+    private static List<Migration> ReadAll()
+    {
+        const string Folder = "migrations/";
+        var assembly = Assembly.GetExecutingAssembly();
+        var migrations = new List<Migration>();
+        foreach (var resource in assembly.GetManifestResourceNames().Where(name => name.StartsWith(Folder, StringComparison.Ordinal)).Order(StringComparer.Ordinal))
+        {
+            using var reader = new StreamReader(assembly.GetManifestResourceStream(resource)!);
+            var file = Path.GetFileNameWithoutExtension(resource[Folder.Length..]);
+            var underscore = file.IndexOf('_', StringComparison.Ordinal);
+            migrations.Add(new Migration(file[..underscore], file[(underscore + 1)..], reader.ReadToEnd()));
+        }
+
+        return migrations;
+    }
+}

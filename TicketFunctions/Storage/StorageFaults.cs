@@ -1,0 +1,30 @@
+using System.Net.Sockets;
+using Npgsql;
+
+namespace TicketFunctions.Storage;
+
+/// <summary>Tells a database that is away, full or read-only from a statement that is wrong.</summary>
+public static class StorageFaults
+{
+    /// <summary>Whether the same statement may succeed later.</summary>
+    /// <remarks>Npgsql's own IsTransient leaves out read-only, cancelled statements and protocol violations. Codes: https://www.postgresql.org/docs/current/errcodes-appendix.html</remarks>
+    public static bool IsUnavailable(Exception exception) => exception switch
+    {
+        PostgresException e => e.IsTransient || e.SqlState switch
+        {
+            PostgresErrorCodes.ReadOnlySqlTransaction
+                or PostgresErrorCodes.QueryCanceled
+                or PostgresErrorCodes.ProtocolViolation
+                or PostgresErrorCodes.InsufficientPrivilege
+                or PostgresErrorCodes.InvalidPassword
+                or PostgresErrorCodes.InvalidAuthorizationSpecification
+                or PostgresErrorCodes.InvalidCatalogName
+                or PostgresErrorCodes.UndefinedTable
+                or PostgresErrorCodes.UndefinedColumn => true,
+            { } code => code[..2] is "08" or "53" or "57" or "58" or "40" or "55",
+            _ => false,
+        },
+        NpgsqlException or SocketException or TimeoutException or IOException => true,
+        _ => false,
+    };
+}

@@ -1,0 +1,413 @@
+using Dapper;
+using Npgsql;
+using TicketFunctions.Classification;
+using TicketFunctions.Tickets;
+
+namespace TicketFunctions.Storage;
+
+/// <summary>
+/// Every statement on tickets. Each method is one autocommitted statement; only the database's clock decides about leases.
+/// Locks are taken in one order: the ticket's row, then its work row.
+/// </summary>
+public sealed class TicketStore(NpgsqlDataSource dataSource)
+{
+    static TicketStore() => DefaultTypeMap.MatchNamesWithUnderscores = true;
+
+    /// <summary>Claims one ticket for its next attempt, whether or not its backoff is over.</summary>
+    /// <param name="id">The ticket.</param>
+    /// <param name="leaseToken">A new token, kept by the caller.</param>
+    /// <param name="options">The length of the lease and the most attempts.</param>
+    /// <param name="force">Claim it even if it is processed or parked.</param>
+    /// <param name="cancellationToken">Gives up waiting; a claim that happened all the same runs out with its lease.</param>
+    public async Task<Claim> ClaimAsync(
+        Guid id, Guid leaseToken, TriageOptions options, bool force, CancellationToken cancellationToken)
+    {
+        // The row lock makes a claim wait for a classification that is being committed, and then see it:
+        // without it the claim could start work on a ticket that was finished a moment ago.
+        var row = await QueryFirstOrDefaultAsync<ClaimRow>(
+            """
+            with ticket as (
+              select id, description, category, sentiment, processed
+              from public.tickets
+              where id = @id
+              for no key update
+            ),
+            claimed as (
+              insert into public.ticket_work as work (ticket_id, attempts, lease_token, due_at)
+              select id, 1, @leaseToken, now() + @Lease
+              from ticket
+              where not processed or @force
+              on conflict (ticket_id) do update
+              set attempts = case when @force then 1 else work.attempts + 1 end,
+                lease_token = excluded.lease_token,
+                due_at = excluded.due_at,
+                parked_at = null
+              where (work.lease_token is null or work.due_at <= now())
+                and (@force or (work.parked_at is null and work.attempts < @MaxAttempts))
+              returning work.attempts
+            )
+            select
+              ticket.description,
+              ticket.category,
+              ticket.sentiment,
+              ticket.processed,
+              claimed.attempts as claimed_attempts,
+              work.lease_token is null and (work.parked_at is not null or work.attempts >= @MaxAttempts)
+                or work.due_at <= now() and work.attempts >= @MaxAttempts as parked,
+              extract(epoch from work.due_at - now())::float8 as due_in_seconds,
+              work.last_error,
+              decision.model,
+              decision.confidence
+            from ticket
+            left join claimed on true
+            left join public.ticket_work as work on work.ticket_id = ticket.id
+            left join lateral (
+              select model, confidence
+              from public.ticket_decisions
+              where ticket_id = ticket.id
+                and ticket.processed
+              order by id desc
+              limit 1
+            ) as decision on true
+            """,
+            new { id, leaseToken, options.Lease, options.MaxAttempts, force },
+            cancellationToken);
+
+        return row switch
+        {
+            null => new Claim.NotFound(),
+            { ClaimedAttempts: { } attempts } => new Claim.Held(
+                new ClaimedTicket(id, row.Description, leaseToken, attempts, Forced: row.Processed)),
+            { Processed: true } when !force => new Claim.Processed(
+                row.Description, new Labels(row.Category!, row.Sentiment!), row.Model, row.Confidence),
+            { Parked: true } => new Claim.Parked(row.Description, row.LastError),
+            _ => new Claim.InProgress(row.Description, TimeSpan.FromSeconds(Math.Max(0, row.DueInSeconds ?? 0))),
+        };
+    }
+
+    /// <summary>Claims up to <paramref name="count"/> tickets that are due: new ones and those whose backoff or lease is over, oldest due first.</summary>
+    public async Task<IReadOnlyList<ClaimedTicket>> ClaimDueAsync(
+        int count, TriageOptions options, CancellationToken cancellationToken)
+    {
+        // Two sweeps never get the same row: each skips what the other has locked, and a new work row is inserted once.
+        // Every ticket gets a token of its own, so that no write for one can touch another.
+        var rows = await QueryAsync<DueRow>(
+            """
+            with due as (
+              (
+                select id, created_at as due_at
+                from public.tickets
+                where not processed
+                  and not exists (
+                    select
+                    from public.ticket_work
+                    where ticket_work.ticket_id = tickets.id
+                  )
+                order by created_at, id
+                limit @count
+              )
+              union all
+              (
+                select ticket_id, due_at
+                from public.ticket_work
+                where parked_at is null
+                  and due_at <= now()
+                  and attempts < @MaxAttempts
+                order by due_at
+                limit @count
+              )
+            ),
+            ticket as (
+              select id, description
+              from public.tickets
+              where id in (select id from due order by due_at limit @count)
+                and not processed
+              for no key update skip locked
+            ),
+            claimed as (
+              insert into public.ticket_work as work (ticket_id, attempts, lease_token, due_at)
+              select id, 1, gen_random_uuid(), now() + @Lease
+              from ticket
+              on conflict (ticket_id) do update
+              set attempts = work.attempts + 1,
+                lease_token = excluded.lease_token,
+                due_at = excluded.due_at
+              where work.parked_at is null
+                and work.due_at <= now()
+                and work.attempts < @MaxAttempts
+              returning work.ticket_id, work.lease_token, work.attempts
+            )
+            select ticket.id, ticket.description, claimed.lease_token, claimed.attempts
+            from claimed
+            join ticket on ticket.id = claimed.ticket_id
+            """,
+            new { count, options.Lease, options.MaxAttempts },
+            cancellationToken);
+
+        return [.. rows.Select(row => new ClaimedTicket(row.Id, row.Description, row.LeaseToken, row.Attempts, Forced: false))];
+    }
+
+    /// <summary>Writes the labels, records the decision and ends the work on the ticket, all or nothing.</summary>
+    public async Task<WriteStatus> CompleteAsync(
+        ClaimedTicket ticket, Decision decision, CancellationToken cancellationToken)
+    {
+        var row = await QueryFirstOrDefaultAsync<WriteRow>(
+            """
+            with ticket as (
+              select id, description, processed
+              from public.tickets
+              where id = @Id
+              for no key update
+            ),
+            owned as (
+              select work.ticket_id, work.attempts
+              from public.ticket_work as work
+              join ticket on ticket.id = work.ticket_id
+              where work.lease_token = @LeaseToken
+              for update of work
+            ),
+            written as (
+              update public.tickets
+              set category = @Category,
+                sentiment = @Sentiment,
+                processed = true
+              from owned
+              where tickets.id = owned.ticket_id
+                and tickets.description = @Description
+                and (not tickets.processed or @Forced)
+              returning tickets.id
+            ),
+            recorded as (
+              insert into public.ticket_decisions (
+                ticket_id, category, sentiment, confidence, needs_review, source, provider, model, prompt_version,
+                taxonomy_version, parameters, text_sha256, tokens_in, tokens_out, model_calls, latency_ms, attempts
+              )
+              select
+                owned.ticket_id, @Category, @Sentiment, @Confidence, @NeedsReview, @Source, @Provider, @Model, @PromptVersion,
+                @TaxonomyVersion, @Parameters::jsonb, @TextSha256, @TokensIn, @TokensOut, @ModelCalls, @LatencyMs, owned.attempts
+              from written
+              join owned on owned.ticket_id = written.id
+            ),
+            released as (
+              delete from public.ticket_work
+              using written
+              where ticket_work.ticket_id = written.id
+                and ticket_work.lease_token = @LeaseToken
+            )
+            select
+              exists (select from owned) as owned,
+              exists (select from written) as written
+            """,
+            new
+            {
+                ticket.Id,
+                ticket.LeaseToken,
+                ticket.Description,
+                ticket.Forced,
+                decision.Labels.Category,
+                decision.Labels.Sentiment,
+                decision.Confidence,
+                decision.NeedsReview,
+                decision.Source,
+                decision.Identity.Provider,
+                decision.Identity.Model,
+                decision.Identity.PromptVersion,
+                decision.Identity.TaxonomyVersion,
+                decision.Identity.Parameters,
+                decision.TextSha256,
+                decision.TokensIn,
+                decision.TokensOut,
+                decision.ModelCalls,
+                LatencyMs = (int)decision.Latency.TotalMilliseconds,
+            },
+            cancellationToken);
+
+        return row switch
+        {
+            { Written: true } => WriteStatus.Written,
+            { Owned: true } => WriteStatus.Stale,
+            _ => WriteStatus.LeaseLost,
+        };
+    }
+
+    /// <summary>Ends a failed attempt: the ticket waits for its next one, or is parked after the last.</summary>
+    /// <param name="ticket">The claimed ticket.</param>
+    /// <param name="error">What went wrong, in our own words.</param>
+    /// <param name="wait">From now to the next attempt; null parks the ticket.</param>
+    /// <param name="cancellationToken">Gives up; the lease then runs out by itself.</param>
+    public async Task<WriteStatus> FailAsync(
+        ClaimedTicket ticket, string error, TimeSpan? wait, CancellationToken cancellationToken)
+    {
+        var changed = await ExecuteAsync(
+            """
+            update public.ticket_work
+            set lease_token = null,
+              due_at = now() + coalesce(@wait, interval '0'),
+              parked_at = case when @wait::interval is null then now() end,
+              last_error = @error
+            where ticket_id = @Id
+              and lease_token = @LeaseToken
+            """,
+            new { ticket.Id, ticket.LeaseToken, error, wait },
+            cancellationToken);
+        return changed == 1 ? WriteStatus.Written : WriteStatus.LeaseLost;
+    }
+
+    /// <summary>Gives a ticket back untried: it is due now and the attempt does not count.</summary>
+    public async Task<WriteStatus> ReleaseAsync(ClaimedTicket ticket, CancellationToken cancellationToken)
+    {
+        var changed = await ExecuteAsync(
+            """
+            update public.ticket_work
+            set lease_token = null,
+              due_at = now(),
+              attempts = greatest(attempts - 1, 0)
+            where ticket_id = @Id
+              and lease_token = @LeaseToken
+            """,
+            new { ticket.Id, ticket.LeaseToken },
+            cancellationToken);
+        return changed == 1 ? WriteStatus.Written : WriteStatus.LeaseLost;
+    }
+
+    /// <summary>Ends the work on a ticket that is processed and stays as it is.</summary>
+    public async Task<WriteStatus> ForgetAsync(ClaimedTicket ticket, CancellationToken cancellationToken)
+    {
+        var changed = await ExecuteAsync(
+            """
+            delete from public.ticket_work
+            where ticket_id = @Id
+              and lease_token = @LeaseToken
+            """,
+            new { ticket.Id, ticket.LeaseToken },
+            cancellationToken);
+        return changed == 1 ? WriteStatus.Written : WriteStatus.LeaseLost;
+    }
+
+    /// <summary>Parks tickets whose last attempt ended with its process: nobody was left to count it as failed.</summary>
+    public Task<int> ParkExhaustedAsync(int maxAttempts, CancellationToken cancellationToken) =>
+        ExecuteAsync(
+            """
+            with exhausted as (
+              select ticket_id
+              from public.ticket_work
+              where parked_at is null
+                and due_at <= now()
+                and attempts >= @maxAttempts
+              for update skip locked
+            )
+            update public.ticket_work
+            set lease_token = null,
+              parked_at = now(),
+              last_error = coalesce(last_error, 'interrupted: the process ended during the last attempt')
+            from exhausted
+            where ticket_work.ticket_id = exhausted.ticket_id
+            """,
+            new { maxAttempts },
+            cancellationToken);
+
+    /// <summary>Removes work rows of tickets that somebody else labelled meanwhile.</summary>
+    public Task<int> ForgetProcessedAsync(CancellationToken cancellationToken) =>
+        ExecuteAsync(
+            """
+            with done as (
+              select work.ticket_id
+              from public.ticket_work as work
+              join public.tickets on tickets.id = work.ticket_id
+              where tickets.processed
+                and (work.lease_token is null or work.due_at <= now())
+              for update of work skip locked
+            )
+            delete from public.ticket_work
+            using done
+            where ticket_work.ticket_id = done.ticket_id
+            """,
+            new { },
+            cancellationToken);
+
+    /// <summary>The newest decision on the same text by the same prompt, model and taxonomy.</summary>
+    public Task<EarlierDecision?> FindDecisionAsync(
+        byte[] textSha256, ClassifierIdentity identity, CancellationToken cancellationToken) =>
+        QueryFirstOrDefaultAsync<EarlierDecision>(
+            """
+            select category, sentiment, confidence
+            from public.ticket_decisions
+            where text_sha256 = @textSha256
+              and source in ('model', 'reused')
+              and provider = @Provider
+              and model = @Model
+              and prompt_version = @PromptVersion
+              and taxonomy_version = @TaxonomyVersion
+            order by id desc
+            limit 1
+            """,
+            new { textSha256, identity.Provider, identity.Model, identity.PromptVersion, identity.TaxonomyVersion },
+            cancellationToken);
+
+    /// <summary>Inserts a ticket as any other client would.</summary>
+    public async Task<Guid> InsertAsync(string description, CancellationToken cancellationToken) =>
+        await QueryFirstOrDefaultAsync<Guid>(
+            """
+            insert into public.tickets (description)
+            values (@description)
+            returning id
+            """,
+            new { description },
+            cancellationToken);
+
+    /// <summary>Counts what is left to do.</summary>
+    public async Task<Backlog> CountBacklogAsync(CancellationToken cancellationToken) =>
+        (await QueryFirstOrDefaultAsync<Backlog>(
+            """
+            select
+              count(*) as unprocessed,
+              count(*) filter (where work.lease_token is not null and work.due_at > now()) as in_flight,
+              count(*) filter (where work.parked_at is not null) as parked,
+              coalesce(extract(epoch from now() - min(tickets.created_at)), 0)::float8 as oldest_seconds
+            from public.tickets
+            left join public.ticket_work as work on work.ticket_id = tickets.id
+            where not tickets.processed
+            """,
+            new { },
+            cancellationToken))!;
+
+    /// <summary>Fails unless the database takes writes.</summary>
+    public Task WriteHeartbeatAsync(CancellationToken cancellationToken) =>
+        ExecuteAsync("update public.ticket_heartbeat set seen_at = now()", new { }, cancellationToken);
+
+    private async Task<T?> QueryFirstOrDefaultAsync<T>(string sql, object parameters, CancellationToken cancellationToken)
+    {
+        await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
+        return await connection.QueryFirstOrDefaultAsync<T>(new CommandDefinition(sql, parameters, cancellationToken: cancellationToken));
+    }
+
+    private async Task<IEnumerable<T>> QueryAsync<T>(string sql, object parameters, CancellationToken cancellationToken)
+    {
+        await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
+        return await connection.QueryAsync<T>(new CommandDefinition(sql, parameters, cancellationToken: cancellationToken));
+    }
+
+    private async Task<int> ExecuteAsync(string sql, object parameters, CancellationToken cancellationToken)
+    {
+        await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
+        return await connection.ExecuteAsync(new CommandDefinition(sql, parameters, cancellationToken: cancellationToken));
+    }
+
+    private sealed record ClaimRow
+    {
+        public required string Description { get; init; }
+        public string? Category { get; init; }
+        public string? Sentiment { get; init; }
+        public bool Processed { get; init; }
+        public int? ClaimedAttempts { get; init; }
+        public bool? Parked { get; init; }
+        public double? DueInSeconds { get; init; }
+        public string? LastError { get; init; }
+        public string? Model { get; init; }
+        public float? Confidence { get; init; }
+    }
+
+    private sealed record DueRow(Guid Id, string Description, Guid LeaseToken, int Attempts);
+
+    private sealed record WriteRow(bool Owned, bool Written);
+}

@@ -1,0 +1,69 @@
+using System.Text;
+
+namespace TicketFunctions.Tickets;
+
+/// <summary>A category and a sentiment, each a label of the taxonomy.</summary>
+public sealed record Labels(string Category, string Sentiment);
+
+/// <summary>A ticket this process holds: nobody else may classify it until the lease ends.</summary>
+/// <param name="Id">The ticket.</param>
+/// <param name="Description">The text as it was stored when the ticket was claimed.</param>
+/// <param name="LeaseToken">The proof of holding it, repeated by every write.</param>
+/// <param name="Attempts">Attempts at this text, this one included.</param>
+/// <param name="Forced">True when the ticket was processed already and somebody asked for another decision.</param>
+public sealed record ClaimedTicket(Guid Id, string Description, Guid LeaseToken, int Attempts, bool Forced);
+
+/// <summary>What counts as the same text, and as a text at all.</summary>
+public static class TicketText
+{
+    /// <summary>The longest text a request may carry, and the most of a stored text that a model gets to read, in UTF-16 units.</summary>
+    public const int MaxLength = 16_000;
+
+    /// <summary>Unicode normalisation form C without blanks at either end.</summary>
+    /// <exception cref="ArgumentException">The text holds a lone surrogate; neither a parsed body nor Postgres yields one.</exception>
+    public static string Normalize(string text) => text.Normalize(NormalizationForm.FormC).Trim();
+
+    public static bool AreSame(string left, string right) =>
+        left == right || Normalize(left) == Normalize(right);
+
+    /// <summary>Whether anything can be seen: not only blanks, controls, zero-width or filler characters.</summary>
+    public static bool IsVisible(string text)
+    {
+        foreach (var rune in text.EnumerateRunes())
+        {
+            if (IsVisible(rune))
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
+
+    private static bool IsVisible(Rune rune) => Rune.GetUnicodeCategory(rune) switch
+    {
+        System.Globalization.UnicodeCategory.Control
+            or System.Globalization.UnicodeCategory.Format
+            or System.Globalization.UnicodeCategory.SpaceSeparator
+            or System.Globalization.UnicodeCategory.LineSeparator
+            or System.Globalization.UnicodeCategory.ParagraphSeparator
+            or System.Globalization.UnicodeCategory.NonSpacingMark
+            or System.Globalization.UnicodeCategory.EnclosingMark
+            or System.Globalization.UnicodeCategory.SpacingCombiningMark
+            or System.Globalization.UnicodeCategory.PrivateUse
+            or System.Globalization.UnicodeCategory.OtherNotAssigned => false,
+        // Letters and symbols that are drawn as nothing: Hangul fillers and the blank Braille pattern.
+        _ => rune.Value is not (0x115F or 0x1160 or 0x3164 or 0xFFA0 or 0x2800),
+    };
+
+    /// <summary>The text as a model reads it: at most <see cref="MaxLength"/>, never half a character.</summary>
+    public static string Clip(string text)
+    {
+        if (text.Length <= MaxLength)
+        {
+            return text;
+        }
+
+        return char.IsHighSurrogate(text[MaxLength - 1]) ? text[..(MaxLength - 1)] : text[..MaxLength];
+    }
+}

@@ -1,0 +1,112 @@
+using Microsoft.Extensions.Options;
+using TicketFunctions.Classification;
+using TicketFunctions.Storage;
+
+namespace TicketFunctions.Tickets;
+
+/// <summary>What one run of the sweep did.</summary>
+/// <param name="Claimed">Tickets taken.</param>
+/// <param name="Labelled">Tickets that got their labels.</param>
+/// <param name="Waiting">Tickets that failed and wait for their next attempt.</param>
+/// <param name="Parked">Tickets whose attempts are used up, those of dead processes included.</param>
+/// <param name="End">Why the run ended: <c>nothing due</c>, <c>time budget</c>, <c>model unavailable</c> or <c>stopped</c>.</param>
+/// <param name="Elapsed">How long it took.</param>
+public sealed record SweepSummary(int Claimed, int Labelled, int Waiting, int Parked, string End, TimeSpan Elapsed);
+
+/// <summary>Drains the backlog: claims what is due while models think, so that as many calls as allowed are under way at every moment.</summary>
+public sealed partial class TicketSweep(
+    TicketStore store,
+    TicketTriage triage,
+    WorkDrain drain,
+    IOptions<SweepOptions> sweepOptions,
+    IOptions<TriageOptions> triageOptions,
+    TimeProvider time,
+    ILogger<TicketSweep> logger)
+{
+    /// <summary>So many tickets in a row that found no model end the run: to go on would only use up the attempts of the rest.</summary>
+    private const int UnavailableInARow = 5;
+
+    private readonly SweepOptions _sweep = sweepOptions.Value;
+
+    /// <param name="progress">Told the tickets ended so far.</param>
+    /// <param name="stopping">Ends the run: nothing more is claimed, and what is under way has <see cref="WorkDrain.Grace"/> to finish.</param>
+    public async Task<SweepSummary> RunAsync(IProgress<int>? progress, CancellationToken stopping)
+    {
+        using var giveBack = CancellationTokenSource.CreateLinkedTokenSource(drain.Token);
+        await using var registration = stopping.Register(() => giveBack.CancelAfter(WorkDrain.Grace));
+        var started = time.GetTimestamp();
+        var parked = await store.ParkExhaustedAsync(triageOptions.Value.MaxAttempts, stopping);
+        await store.ForgetProcessedAsync(stopping);
+
+        int claimed = 0, labelled = 0, waiting = 0, unavailable = 0;
+        var underWay = new HashSet<Task<TriageResult>>();
+        string? end = null;
+        try
+        {
+            while (true)
+            {
+                end ??= stopping.IsCancellationRequested || giveBack.IsCancellationRequested ? "stopped"
+                    : unavailable >= UnavailableInARow ? "model unavailable"
+                    : time.GetElapsedTime(started) >= _sweep.TimeBudget ? "time budget"
+                    : null;
+                if (end is null)
+                {
+                    var due = await store.ClaimDueAsync(
+                        Math.Min(_sweep.BatchSize, _sweep.Concurrency - underWay.Count), triageOptions.Value, stopping);
+                    claimed += due.Count;
+                    foreach (var ticket in due)
+                    {
+                        underWay.Add(triage.ProcessClaimedAsync(ticket, giveBack.Token));
+                    }
+                }
+
+                if (underWay.Count == 0)
+                {
+                    break;
+                }
+
+                var finished = await Task.WhenAny(underWay);
+                underWay.Remove(finished);
+                Count(await finished);
+                progress?.Report(labelled + waiting + parked);
+            }
+        }
+        catch (OperationCanceledException) when (stopping.IsCancellationRequested || giveBack.IsCancellationRequested)
+        {
+            end = "stopped";
+        }
+        finally
+        {
+            // Nothing is left behind half done, whatever ended the loop.
+            await ((Task)Task.WhenAll(underWay)).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        }
+
+        var summary = new SweepSummary(claimed, labelled, waiting, parked, end ?? "nothing due", time.GetElapsedTime(started));
+        Log.Swept(logger, summary.Claimed, summary.Labelled, summary.Waiting, summary.Parked, (long)summary.Elapsed.TotalMilliseconds, summary.End);
+        return summary;
+
+        void Count(TriageResult result)
+        {
+            unavailable = result is TriageResult.RetryLater { Kind: FailureKind.UpstreamUnavailable }
+                or TriageResult.Parked { Kind: FailureKind.UpstreamUnavailable } ? unavailable + 1 : 0;
+            switch (result)
+            {
+                case TriageResult.Labelled:
+                    labelled++;
+                    break;
+                case TriageResult.RetryLater:
+                    waiting++;
+                    break;
+                case TriageResult.Parked or TriageResult.BlankText:
+                    parked++;
+                    break;
+            }
+        }
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(Level = LogLevel.Information, Message = "Sweep: {Claimed} claimed, {Labelled} labelled, {Waiting} to retry, {Parked} parked in {Milliseconds} ms ({End})")]
+        public static partial void Swept(ILogger logger, int claimed, int labelled, int waiting, int parked, long milliseconds, string end);
+    }
+}

@@ -1,0 +1,256 @@
+using System.Security.Cryptography;
+using System.Text;
+using Microsoft.Extensions.Options;
+using TicketFunctions.Classification;
+using TicketFunctions.Storage;
+
+namespace TicketFunctions.Tickets;
+
+/// <summary>What became of one attempt at a ticket.</summary>
+public abstract record TriageResult
+{
+    private TriageResult()
+    {
+    }
+
+    /// <summary>The row has its labels. <paramref name="Source"/> is model, reused, baseline, or stored when it had them already.</summary>
+    public sealed record Labelled(Guid Id, Labels Labels, string Source, string? Model, float? Confidence) : TriageResult;
+
+    public sealed record NotFound : TriageResult;
+
+    /// <summary>The text the caller gave is not the row's.</summary>
+    public sealed record DescriptionMismatch : TriageResult;
+
+    /// <summary>The row's text has nothing in it that could be classified.</summary>
+    public sealed record BlankText : TriageResult;
+
+    /// <summary>Somebody else holds the ticket.</summary>
+    public sealed record InProgress(TimeSpan RetryAfter) : TriageResult;
+
+    /// <summary>No labels this time; the sweep comes back to it after <paramref name="RetryAfter"/>.</summary>
+    public sealed record RetryLater(FailureKind Kind, TimeSpan RetryAfter) : TriageResult;
+
+    /// <summary>The attempts are used up; nobody tries again until the text changes or somebody forces it.</summary>
+    public sealed record Parked(FailureKind Kind) : TriageResult;
+}
+
+/// <summary>Claims a ticket, has it classified without holding a connection, and writes what came of it. Used by HTTP and timer alike.</summary>
+public sealed partial class TicketTriage(
+    TicketStore store,
+    ITicketClassifier classifier,
+    IOptions<TriageOptions> options,
+    TimeProvider time,
+    ILogger<TicketTriage> logger)
+{
+    /// <summary>The wait suggested to a client that meets a ticket in somebody else's hands: about the length of a model call.</summary>
+    private static readonly TimeSpan TypicalAttempt = TimeSpan.FromSeconds(3);
+
+    private readonly TriageOptions _options = options.Value;
+
+    /// <summary>Classifies one ticket on request.</summary>
+    /// <param name="id">The ticket.</param>
+    /// <param name="expectedText">The text the caller believes it has; null when it did not say.</param>
+    /// <param name="force">Decide again even if it is processed or parked.</param>
+    /// <param name="aborted">The caller has gone. Observed only until the ticket is claimed.</param>
+    /// <param name="stopping">The process stops: the ticket is given back.</param>
+    public async Task<TriageResult> ProcessAsync(
+        Guid id, string? expectedText, bool force, CancellationToken aborted, CancellationToken stopping)
+    {
+        // A text that changes under our hands is classified again at once; an author who types faster leaves it to the sweep.
+        for (var round = 1; ; round++)
+        {
+            var claim = await store.ClaimAsync(id, Guid.NewGuid(), _options, force, aborted);
+            switch (claim)
+            {
+                case Claim.Held { Ticket: var ticket }:
+                    if (expectedText is not null && !TicketText.AreSame(expectedText, ticket.Description))
+                    {
+                        await GiveBackAsync(ticket);
+                        return new TriageResult.DescriptionMismatch();
+                    }
+
+                    var result = await ProcessClaimedAsync(ticket, stopping);
+                    if (result is TriageResult.InProgress && round < 3)
+                    {
+                        continue;
+                    }
+
+                    return result;
+
+                case Claim.Processed(var description, var labels, var model, var confidence):
+                    return Mismatches(description)
+                        ? new TriageResult.DescriptionMismatch()
+                        : new TriageResult.Labelled(id, labels, "stored", model, confidence);
+
+                case Claim.InProgress(var description, var remaining):
+                    return Mismatches(description)
+                        ? new TriageResult.DescriptionMismatch()
+                        : new TriageResult.InProgress(remaining < TypicalAttempt ? remaining : TypicalAttempt);
+
+                case Claim.Parked(var description, var error):
+                    return Mismatches(description) ? new TriageResult.DescriptionMismatch()
+                        : !TicketText.IsVisible(description) ? new TriageResult.BlankText()
+                        : new TriageResult.Parked(ReadKind(error));
+
+                default:
+                    return new TriageResult.NotFound();
+            }
+        }
+
+        bool Mismatches(string description) => expectedText is not null && !TicketText.AreSame(expectedText, description);
+    }
+
+    /// <summary>Does the work on a ticket that is held already. Ends with the ticket written, waiting, parked or given back.</summary>
+    public async Task<TriageResult> ProcessClaimedAsync(ClaimedTicket ticket, CancellationToken stopping)
+    {
+        if (!TicketText.IsVisible(ticket.Description))
+        {
+            await EndAsync(ticket, "blank: the text has nothing in it to classify", wait: null);
+            Log.Blank(logger, ticket.Id);
+            return new TriageResult.BlankText();
+        }
+
+        var text = TicketText.Clip(TicketText.Normalize(ticket.Description));
+        var textSha256 = SHA256.HashData(Encoding.UTF8.GetBytes(TicketText.Normalize(ticket.Description)));
+        var identity = classifier.Identity;
+        var started = time.GetTimestamp();
+        ClassificationResult result;
+        var source = identity.Source;
+        try
+        {
+            if (await FindEarlierAsync(ticket, textSha256, stopping) is { } earlier)
+            {
+                source = "reused";
+                result = new ClassificationResult.Labelled(
+                    new Labels(earlier.Category, earlier.Sentiment), earlier.Confidence, NeedsReview: false, null, null, ModelCalls: 0);
+            }
+            else
+            {
+                result = await classifier.ClassifyAsync(text, stopping);
+            }
+        }
+        catch (OperationCanceledException) when (stopping.IsCancellationRequested)
+        {
+            await GiveBackAsync(ticket);
+            throw;
+        }
+
+        switch (result)
+        {
+            case ClassificationResult.Labelled labelled:
+                return await CompleteAsync(ticket, new Decision(
+                    labelled.Labels,
+                    source,
+                    identity,
+                    textSha256,
+                    labelled.Confidence,
+                    labelled.NeedsReview,
+                    labelled.TokensIn,
+                    labelled.TokensOut,
+                    labelled.ModelCalls,
+                    time.GetElapsedTime(started)));
+
+            case ClassificationResult.Failed failed:
+                return await FailAsync(ticket, failed);
+
+            default:
+                throw new InvalidOperationException($"No arm for {result.GetType().Name}.");
+        }
+    }
+
+    private async Task<EarlierDecision?> FindEarlierAsync(ClaimedTicket ticket, byte[] textSha256, CancellationToken stopping)
+    {
+        // The baseline costs nothing, and somebody who forces a decision wants a new one.
+        if (classifier.Identity.Source != "model" || ticket.Forced)
+        {
+            return null;
+        }
+
+        return await store.FindDecisionAsync(textSha256, classifier.Identity, stopping);
+    }
+
+    private async Task<TriageResult> CompleteAsync(ClaimedTicket ticket, Decision decision)
+    {
+        switch (await WritePersistentlyAsync(() => store.CompleteAsync(ticket, decision, CancellationToken.None)))
+        {
+            case WriteStatus.Written:
+                Log.Labelled(
+                    logger, ticket.Id, decision.Labels.Category, decision.Labels.Sentiment, decision.Source, ticket.Attempts,
+                    decision.ModelCalls, (long)decision.Latency.TotalMilliseconds);
+                return new TriageResult.Labelled(
+                    ticket.Id, decision.Labels, decision.Source, decision.Identity.Model, decision.Confidence);
+
+            case WriteStatus.Stale:
+                Log.Stale(logger, ticket.Id);
+                await GiveBackAsync(ticket);
+                return new TriageResult.InProgress(TimeSpan.Zero);
+
+            default:
+                // Either another worker took over after our lease, or our own write was committed and its answer lost on the way.
+                Log.LeaseLost(logger, ticket.Id);
+                return new TriageResult.InProgress(TimeSpan.Zero);
+        }
+    }
+
+    private async Task<TriageResult> FailAsync(ClaimedTicket ticket, ClassificationResult.Failed failed)
+    {
+        var backoff = _options.BackoffAfter(ticket.Attempts);
+        var last = ticket.Attempts >= _options.MaxAttempts;
+
+        // What a provider asks for is honoured within reason: some ask for a day.
+        var wait = failed.RetryAfter > backoff ? TimeSpan.FromTicks(Math.Min(failed.RetryAfter.Value.Ticks, TriageOptions.MaxBackoff.Ticks)) : backoff;
+        await EndAsync(ticket, $"{failed.Kind}: {failed.Reason}", last ? null : wait);
+        Log.Failed(logger, ticket.Id, failed.Kind, failed.Reason, ticket.Attempts, _options.MaxAttempts, last ? "parked" : "waits");
+        return last && !ticket.Forced ? new TriageResult.Parked(failed.Kind) : new TriageResult.RetryLater(failed.Kind, wait);
+    }
+
+    /// <summary>A processed ticket keeps its old labels, and no further attempt is made for a forced one.</summary>
+    private Task<WriteStatus> EndAsync(ClaimedTicket ticket, string error, TimeSpan? wait) => ticket.Forced
+        ? store.ForgetAsync(ticket, CancellationToken.None)
+        : store.FailAsync(ticket, error, wait, CancellationToken.None);
+
+    private Task<WriteStatus> GiveBackAsync(ClaimedTicket ticket) => ticket.Forced
+        ? store.ForgetAsync(ticket, CancellationToken.None)
+        : store.ReleaseAsync(ticket, CancellationToken.None);
+
+    /// <summary>A paid answer is worth a few tries. Repeating is safe: the lease token is good for one write.</summary>
+    private async Task<T> WritePersistentlyAsync<T>(Func<Task<T>> write)
+    {
+        for (var attempt = 1; ; attempt++)
+        {
+            try
+            {
+                return await write();
+            }
+            catch (Exception e) when (attempt < 4 && StorageFaults.IsUnavailable(e))
+            {
+                Log.WriteFailed(logger, attempt, e.GetType().Name);
+                await Task.Delay(TimeSpan.FromMilliseconds(100 * Math.Pow(3, attempt - 1)), time);
+            }
+        }
+    }
+
+    private static FailureKind ReadKind(string? error) =>
+        Enum.TryParse<FailureKind>(error?.Split(':')[0], out var kind) ? kind : FailureKind.UpstreamUnavailable;
+
+    private static partial class Log
+    {
+        [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: {Category}, {Sentiment} ({Source}, attempt {Attempt}, {Calls} calls, {Milliseconds} ms)")]
+        public static partial void Labelled(ILogger logger, Guid id, string category, string sentiment, string source, int attempt, int calls, long milliseconds);
+
+        [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: its text or labels changed meanwhile, nothing was written")]
+        public static partial void Stale(ILogger logger, Guid id);
+
+        [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: the lease had ended, nothing was written")]
+        public static partial void LeaseLost(ILogger logger, Guid id);
+
+        [LoggerMessage(Level = LogLevel.Warning, Message = "Ticket {Id}: {Kind}, {Reason} (attempt {Attempt} of {MaxAttempts}, {Next})")]
+        public static partial void Failed(ILogger logger, Guid id, FailureKind kind, string reason, int attempt, int maxAttempts, string next);
+
+        [LoggerMessage(Level = LogLevel.Warning, Message = "Ticket {Id}: the text is blank, parked")]
+        public static partial void Blank(ILogger logger, Guid id);
+
+        [LoggerMessage(Level = LogLevel.Warning, Message = "Writing a classification failed (try {Attempt}, {Exception}), trying again")]
+        public static partial void WriteFailed(ILogger logger, int attempt, string exception);
+    }
+}

@@ -1,0 +1,25 @@
+using System.Text.Json.Serialization;
+
+namespace TicketFunctions.Triggers;
+
+/// <summary>The ticket with its labels. <c>source</c>: model, stored, reused or baseline.</summary>
+public sealed record TicketAnswer(
+    Guid Id, string Category, string Sentiment, bool Processed, string Source, string? Model, float? Confidence);
+
+/// <summary>A webhook that asks for nothing, and why.</summary>
+public sealed record IgnoredAnswer(string Ignored);
+
+/// <summary>The state of a probe, and what is missing when it is not <c>ok</c>.</summary>
+public sealed record HealthAnswer(
+    string Status, [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] string? Reason = null);
+
+/// <summary>What is left to do.</summary>
+public sealed record BacklogAnswer(long Unprocessed, long InFlight, long Parked, double OldestSeconds);
+
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
+[JsonSerializable(typeof(TicketAnswer))]
+[JsonSerializable(typeof(IgnoredAnswer))]
+[JsonSerializable(typeof(HealthAnswer))]
+[JsonSerializable(typeof(BacklogAnswer))]
+[JsonSerializable(typeof(Problem.Body))]
+internal sealed partial class AnswerJson : JsonSerializerContext;

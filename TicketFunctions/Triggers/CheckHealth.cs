@@ -1,0 +1,32 @@
+using Microsoft.Azure.Functions.Worker;
+using TicketFunctions.Storage;
+
+namespace TicketFunctions.Triggers;
+
+/// <summary><c>GET /health/live</c> and <c>GET /health/ready</c>.</summary>
+public sealed class CheckHealth(TicketStore store)
+{
+    [Function("Live")]
+    public IResult Live([HttpTrigger(AuthorizationLevel.Anonymous, "get", Route = "health/live")] HttpRequest request) =>
+        Results.Json(new HealthAnswer("ok"), AnswerJson.Default.HealthAnswer);
+
+    /// <summary>Writes to the database: one that was failed over to read-only, or lacks the migrations, is not ready.</summary>
+    [Function("Ready")]
+    public async Task<IResult> ReadyAsync(
+        [HttpTrigger(AuthorizationLevel.Anonymous, "get", Route = "health/ready")] HttpRequest request,
+        CancellationToken cancellationToken)
+    {
+        try
+        {
+            await store.WriteHeartbeatAsync(cancellationToken);
+            return Results.Json(new HealthAnswer("ok"), AnswerJson.Default.HealthAnswer);
+        }
+        catch (Exception e) when (StorageFaults.IsUnavailable(e))
+        {
+            return Results.Json(
+                new HealthAnswer("unavailable", "The database takes no writes, or its migrations were not applied."),
+                AnswerJson.Default.HealthAnswer,
+                statusCode: StatusCodes.Status503ServiceUnavailable);
+        }
+    }
+}

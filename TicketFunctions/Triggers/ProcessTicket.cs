@@ -1,0 +1,76 @@
+using Microsoft.Azure.Functions.Worker;
+using TicketFunctions.Classification;
+using TicketFunctions.Tickets;
+
+namespace TicketFunctions.Triggers;
+
+/// <summary><c>POST /process-ticket</c>: classifies one ticket, asked for by a client or by a database webhook.</summary>
+public sealed class ProcessTicket(TicketTriage triage, WorkDrain drain, RequestLimit limit)
+{
+    [Function(nameof(ProcessTicket))]
+    public async Task<IResult> RunAsync(
+        [HttpTrigger(AuthorizationLevel.Function, "post", Route = "process-ticket")] HttpRequest request,
+        CancellationToken cancellationToken)
+    {
+        var (document, problem) = await RequestBody.ReadAsync(request, cancellationToken);
+        using (document)
+        {
+            if (problem is not null)
+            {
+                return problem;
+            }
+
+            (var ticket, problem) = TicketRequest.Read(document!.RootElement);
+            if (problem is not null)
+            {
+                return problem;
+            }
+
+            if (ticket!.Ignored is { } why)
+            {
+                return Results.Json(new IgnoredAnswer(why), AnswerJson.Default.IgnoredAnswer);
+            }
+
+            if (!TryReadForce(request, out var force))
+            {
+                return Problem.InvalidValue([new ProblemError("", "The query's force must be true or false.")]);
+            }
+
+            using var admitted = limit.TryEnter();
+            if (!admitted.IsAcquired)
+            {
+                return Problem.RateLimited();
+            }
+
+            return Map(await triage.ProcessAsync(ticket.Id, ticket.Description, force, cancellationToken, drain.Token));
+        }
+    }
+
+    private static bool TryReadForce(HttpRequest request, out bool force)
+    {
+        force = false;
+        return !request.Query.TryGetValue("force", out var value) || bool.TryParse(value, out force);
+    }
+
+    private static IResult Map(TriageResult result) => result switch
+    {
+        TriageResult.Labelled labelled => Results.Json(
+            new TicketAnswer(
+                labelled.Id, labelled.Labels.Category, labelled.Labels.Sentiment, true, labelled.Source, labelled.Model, labelled.Confidence),
+            AnswerJson.Default.TicketAnswer),
+        TriageResult.NotFound => Problem.TicketNotFound(),
+        TriageResult.DescriptionMismatch => Problem.DescriptionMismatch(),
+        TriageResult.BlankText => Problem.InvalidValue([new ProblemError("/id", "The text of this ticket's row has nothing visible in it.")]),
+        TriageResult.InProgress(var retryAfter) => Problem.TicketInProgress(retryAfter),
+        TriageResult.RetryLater(var kind, var retryAfter) => MapFailure(kind, "The ticket stays unprocessed and is tried again later.", retryAfter),
+        TriageResult.Parked(var kind) => MapFailure(kind, "The ticket is parked: its attempts are used up. ?force=true tries again.", null),
+        _ => throw new InvalidOperationException($"No arm for {result.GetType().Name}."),
+    };
+
+    private static Problem MapFailure(FailureKind kind, string detail, TimeSpan? retryAfter) => kind switch
+    {
+        FailureKind.UpstreamInvalid => Problem.UpstreamInvalid(detail),
+        FailureKind.UpstreamTimeout => Problem.UpstreamTimeout(detail),
+        _ => Problem.UpstreamUnavailable(detail, retryAfter ?? TimeSpan.FromHours(1)),
+    };
+}

@@ -1,0 +1,109 @@
+using System.Buffers;
+using System.Text;
+using System.Text.Json;
+using System.Text.Unicode;
+using Microsoft.Net.Http.Headers;
+
+namespace TicketFunctions.Triggers;
+
+/// <summary>Reads a request's body as exactly one JSON document, strictly by RFC 8259.</summary>
+public static class RequestBody
+{
+    /// <summary>The longest body, in bytes.</summary>
+    public const int MaxBytes = 64 * 1024;
+
+    private const int MaxDepth = 32;
+
+    /// <returns>The document, which the caller disposes, or the problem to answer with.</returns>
+    public static async Task<(JsonDocument? Document, Problem? Problem)> ReadAsync(HttpRequest request, CancellationToken cancellationToken)
+    {
+        if (!IsJson(request))
+        {
+            return (null, Problem.UnsupportedMediaType());
+        }
+
+        if (request.ContentLength > MaxBytes)
+        {
+            return (null, Problem.PayloadTooLarge());
+        }
+
+        // Not rented: the document goes on referring to it.
+        var buffer = new byte[request.ContentLength ?? 4096];
+        var length = 0;
+        while (true)
+        {
+            if (length == buffer.Length)
+            {
+                if (length > MaxBytes)
+                {
+                    return (null, Problem.PayloadTooLarge());
+                }
+
+                Array.Resize(ref buffer, Math.Min(Math.Max(length * 2, 16), MaxBytes + 1));
+            }
+
+            var read = await request.Body.ReadAsync(buffer.AsMemory(length), cancellationToken);
+            if (read == 0)
+            {
+                break;
+            }
+
+            length += read;
+        }
+
+        return length > MaxBytes ? (null, Problem.PayloadTooLarge()) : Parse(buffer.AsMemory(0, length));
+    }
+
+    private static (JsonDocument? Document, Problem? Problem) Parse(ReadOnlyMemory<byte> utf8)
+    {
+        if (utf8.Span.StartsWith(Encoding.UTF8.Preamble))
+        {
+            utf8 = utf8[Encoding.UTF8.Preamble.Length..];
+        }
+
+        if (!Utf8.IsValid(utf8.Span))
+        {
+            return (null, Problem.MalformedJson("The body is not UTF-8."));
+        }
+
+        try
+        {
+            RejectLoneSurrogates(utf8.Span);
+            return (JsonDocument.Parse(utf8, new JsonDocumentOptions { MaxDepth = MaxDepth }), null);
+        }
+        catch (JsonException e)
+        {
+            return (null, Problem.MalformedJson(utf8.Span.IsEmpty
+                ? "The body is empty."
+                : $"The body stops being one JSON document at line {e.LineNumber + 1}, byte {e.BytePositionInLine + 1}."));
+        }
+    }
+
+    /// <summary>The parser accepts an escaped half of a surrogate pair, and fails only when the string is read.</summary>
+    private static void RejectLoneSurrogates(ReadOnlySpan<byte> utf8)
+    {
+        var reader = new Utf8JsonReader(utf8, new JsonReaderOptions { MaxDepth = MaxDepth });
+        while (reader.Read())
+        {
+            if (reader.TokenType is not (JsonTokenType.String or JsonTokenType.PropertyName) || !reader.ValueIsEscaped)
+            {
+                continue;
+            }
+
+            try
+            {
+                reader.GetString();
+            }
+            catch (InvalidOperationException e)
+            {
+                throw new JsonException("A string holds half of a surrogate pair.", null, 0, reader.TokenStartIndex, e);
+            }
+        }
+    }
+
+    private static bool IsJson(HttpRequest request) =>
+        !request.Headers.ContainsKey(HeaderNames.ContentEncoding)
+        && MediaTypeHeaderValue.TryParse(request.ContentType, out var type)
+        && type.MediaType.Equals("application/json", StringComparison.OrdinalIgnoreCase)
+        && (!type.Charset.HasValue || type.Charset.Value.Trim('"').Equals("utf-8", StringComparison.OrdinalIgnoreCase));
+}

@@ -1,0 +1,231 @@
+using System.Text.Json;
+using TicketFunctions.Tickets;
+
+namespace TicketFunctions.Triggers;
+
+/// <summary>What a body asks for: one ticket, or nothing when <paramref name="Ignored"/> says why.</summary>
+/// <param name="Id">The ticket.</param>
+/// <param name="Description">The text the client believes it has; null when it did not say.</param>
+/// <param name="Ignored">Why the body asks for nothing.</param>
+public sealed record TicketRequest(Guid Id, string? Description, string? Ignored = null)
+{
+    /// <summary>Reads either body: <c>{id, description?}</c>, or a Supabase database webhook.</summary>
+    /// <remarks>https://supabase.com/docs/guides/database/webhooks</remarks>
+    public static (TicketRequest? Request, Problem? Problem) Read(JsonElement root)
+    {
+        if (root.ValueKind != JsonValueKind.Object)
+        {
+            return (null, Problem.InvalidShape([new ProblemError("", "Must be an object.")]));
+        }
+
+        var reader = new MemberReader();
+        var request = IsWebhook(root) ? ReadWebhook(root, reader) : ReadTicket(root, reader);
+        return reader.ShapeErrors.Count > 0 ? (null, Problem.InvalidShape(reader.ShapeErrors))
+            : reader.ValueErrors.Count > 0 ? (null, Problem.InvalidValue(reader.ValueErrors))
+            : (request, null);
+    }
+
+    private static bool IsWebhook(JsonElement root) =>
+        !root.TryGetProperty("id", out _)
+        && (root.TryGetProperty("type", out _) || root.TryGetProperty("table", out _) || root.TryGetProperty("record", out _));
+
+    private static TicketRequest? ReadTicket(JsonElement root, MemberReader reader)
+    {
+        reader.RejectDuplicates(root, "", ["id", "description"], allowUnknown: false);
+        var id = reader.ReadId(root, "");
+        string? description = null;
+        if (root.TryGetProperty("description", out var member))
+        {
+            description = reader.ReadString(member, "/description");
+            if (description is not null)
+            {
+                reader.CheckText(description, "/description");
+            }
+        }
+
+        return id is null ? null : new TicketRequest(id.Value, description);
+    }
+
+    private static TicketRequest? ReadWebhook(JsonElement root, MemberReader reader)
+    {
+        reader.RejectDuplicates(root, "", ["type", "schema", "table", "record", "old_record"], allowUnknown: true);
+        var type = reader.ReadRequiredString(root, "type");
+        var schema = reader.ReadRequiredString(root, "schema");
+        var table = reader.ReadRequiredString(root, "table");
+        if (type is not (null or "INSERT" or "UPDATE" or "DELETE"))
+        {
+            reader.ShapeErrors.Add(new ProblemError("/type", "Must be INSERT, UPDATE or DELETE."));
+        }
+
+        var record = reader.ReadRecord(root, "record", required: true);
+        reader.ReadRecord(root, "old_record", required: false);
+        if (reader.ShapeErrors.Count > 0)
+        {
+            return null;
+        }
+
+        if (schema != "public" || table != "tickets")
+        {
+            return Ignore("another table");
+        }
+
+        if (type == "DELETE")
+        {
+            return Ignore("deleted");
+        }
+
+        if (record is not { } row)
+        {
+            return Ignore("no record");
+        }
+
+        reader.RejectDuplicates(row, "/record", ["id", "description", "processed"], allowUnknown: true);
+        var id = reader.ReadId(row, "/record");
+        var processed = reader.ReadOptionalBoolean(row, "processed", "/record/processed");
+        if (row.TryGetProperty("description", out var description) && description.ValueKind is not (JsonValueKind.String or JsonValueKind.Null))
+        {
+            reader.ShapeErrors.Add(new ProblemError("/record/description", "Must be a string."));
+        }
+
+        // The record is a snapshot from when the webhook was queued: the row decides, not the text in it.
+        return processed ? Ignore("already processed")
+            : id is null ? null
+            : new TicketRequest(id.Value, null);
+    }
+
+    private static TicketRequest Ignore(string why) => new(Guid.Empty, null, why);
+
+    /// <summary>Reads members and gathers every error on the way, so that all are told at once.</summary>
+    private sealed class MemberReader
+    {
+        public List<ProblemError> ShapeErrors { get; } = [];
+
+        public List<ProblemError> ValueErrors { get; } = [];
+
+        public void RejectDuplicates(JsonElement parent, string path, string[] known, bool allowUnknown)
+        {
+            var seen = new HashSet<string>(StringComparer.Ordinal);
+            var unknown = 0;
+            foreach (var member in parent.EnumerateObject())
+            {
+                var isKnown = known.Contains(member.Name);
+                if (!isKnown)
+                {
+                    unknown++;
+                }
+
+                if (!seen.Add(member.Name) && (isKnown || allowUnknown))
+                {
+                    ShapeErrors.Add(new ProblemError(isKnown ? $"{path}/{member.Name}" : path, "A member occurs twice."));
+                }
+            }
+
+            if (unknown > 0 && !allowUnknown)
+            {
+                // The names are the client's own and are not repeated.
+                ShapeErrors.Add(new ProblemError(path, $"{unknown} unknown member(s); only {string.Join(", ", known)} may occur."));
+            }
+        }
+
+        public Guid? ReadId(JsonElement parent, string path)
+        {
+            if (!parent.TryGetProperty("id", out var member))
+            {
+                ShapeErrors.Add(new ProblemError($"{path}/id", "Is missing."));
+                return null;
+            }
+
+            if (ReadString(member, $"{path}/id") is not { } text)
+            {
+                return null;
+            }
+
+            if (Guid.TryParseExact(text, "D", out var id) && id != Guid.Empty)
+            {
+                return id;
+            }
+
+            ValueErrors.Add(new ProblemError($"{path}/id", "Must be a UUID in its usual form, 8-4-4-4-12 hexadecimal digits, and not the nil UUID."));
+            return null;
+        }
+
+        public string? ReadRequiredString(JsonElement parent, string name)
+        {
+            if (parent.TryGetProperty(name, out var member))
+            {
+                return ReadString(member, $"/{name}");
+            }
+
+            ShapeErrors.Add(new ProblemError($"/{name}", "Is missing."));
+            return null;
+        }
+
+        public string? ReadString(JsonElement member, string pointer)
+        {
+            if (member.ValueKind == JsonValueKind.String)
+            {
+                return member.GetString();
+            }
+
+            ShapeErrors.Add(new ProblemError(pointer, "Must be a string."));
+            return null;
+        }
+
+        public JsonElement? ReadRecord(JsonElement parent, string name, bool required)
+        {
+            if (!parent.TryGetProperty(name, out var member))
+            {
+                if (required)
+                {
+                    ShapeErrors.Add(new ProblemError($"/{name}", "Is missing."));
+                }
+
+                return null;
+            }
+
+            if (member.ValueKind is JsonValueKind.Object)
+            {
+                return member;
+            }
+
+            if (member.ValueKind != JsonValueKind.Null)
+            {
+                ShapeErrors.Add(new ProblemError($"/{name}", "Must be an object or null."));
+            }
+
+            return null;
+        }
+
+        public bool ReadOptionalBoolean(JsonElement parent, string name, string pointer)
+        {
+            if (!parent.TryGetProperty(name, out var member) || member.ValueKind is JsonValueKind.Null or JsonValueKind.False)
+            {
+                return false;
+            }
+
+            if (member.ValueKind == JsonValueKind.True)
+            {
+                return true;
+            }
+
+            ShapeErrors.Add(new ProblemError(pointer, "Must be true, false or null."));
+            return false;
+        }
+
+        public void CheckText(string text, string pointer)
+        {
+            if (text.Contains('\0', StringComparison.Ordinal))
+            {
+                ValueErrors.Add(new ProblemError(pointer, "Must not hold U+0000, which Postgres cannot store."));
+            }
+            else if (!TicketText.IsVisible(text))
+            {
+                ValueErrors.Add(new ProblemError(pointer, "Must hold something visible."));
+            }
+            else if (text.Length > TicketText.MaxLength)
+            {
+                ValueErrors.Add(new ProblemError(pointer, $"Must have at most {TicketText.MaxLength} characters."));
+            }
+        }
+    }
+}
