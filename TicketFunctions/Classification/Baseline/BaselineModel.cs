@@ -16,8 +16,8 @@ public sealed class BaselineModel
     private const ushort FormatVersion = 1;
 
     /// <summary>Chosen on out-of-source predictions: what stays above it is clearly more often right.</summary>
-    internal const float CategoryThreshold = 0.5f;
-    internal const float SentimentThreshold = 0.5f;
+    internal const float CategoryThreshold = 0.55f;
+    internal const float SentimentThreshold = 0.55f;
 
     private static readonly Lazy<BaselineModel> Shared = new(Load);
 

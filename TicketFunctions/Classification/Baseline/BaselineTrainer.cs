@@ -32,12 +32,22 @@ public sealed record CrossValidation(IReadOnlyList<CrossValidationRow> Rows, IRe
 /// <summary>Trains and validates the baseline. The same files give the same model.</summary>
 public static class BaselineTrainer
 {
-    private const double CategoryPenalty = 0.5;
-    private const double SentimentPenalty = 0.5;
     private const int CalibrationFolds = 6;
 
-    private static readonly IReadOnlyList<string> Categories = BaselineModel.Categories;
-    private static readonly IReadOnlyList<string> Sentiments = BaselineModel.Sentiments;
+    /// <summary>Otro is the answer when nothing else fits, so it has to win by a margin.</summary>
+    private static readonly Task Category = new(
+        BaselineModel.Categories, data => data.Category, 0.5, [(FeatureExtractor.Always, 3, -0.4f)]);
+
+    /// <summary>Who only asks is seldom complaining; who asks nothing seldom has no opinion, and praises more than the tickets here do.</summary>
+    private static readonly Task Sentiment = new(
+        BaselineModel.Sentiments,
+        data => data.Sentiment,
+        0.5,
+        [
+            (FeatureExtractor.OnlyAsks, 1, 0.4f),
+            (FeatureExtractor.AsksNothing, 1, -0.3f),
+            (FeatureExtractor.AsksNothing, 2, 0.2f),
+        ]);
 
     public static TrainingResult Train(ExampleSet set, IProgress<double>? progress = null, CancellationToken cancellationToken = default)
     {
@@ -45,15 +55,15 @@ public static class BaselineTrainer
         var data = new Data(set);
         // Temperatures come from sources the scoring model has not seen; of its own examples it is always too sure.
         var scores = Score(data, Math.Min(CalibrationFolds, data.Sources.Count), done => progress?.Report(done * 0.8), cancellationToken);
-        var categoryTemperature = FitTemperature(scores.Category, data.Category, Categories.Count);
-        var sentimentTemperature = FitTemperature(scores.Sentiment, data.Sentiment, Sentiments.Count);
-        var category = Fit(data, data.Category, Categories.Count, CategoryPenalty, _ => true, cancellationToken);
-        var sentiment = Fit(data, data.Sentiment, Sentiments.Count, SentimentPenalty, _ => true, cancellationToken);
+        var categoryTemperature = FitTemperature(scores.Category, data, Category);
+        var sentimentTemperature = FitTemperature(scores.Sentiment, data, Sentiment);
+        var category = Fit(data, Category, _ => true, cancellationToken);
+        var sentiment = Fit(data, Sentiment, _ => true, cancellationToken);
         progress?.Report(1);
         var model = new BaselineModel(
             set.Lexicon,
-            Head.Quantise(category, Categories.Count, categoryTemperature),
-            Head.Quantise(sentiment, Sentiments.Count, sentimentTemperature),
+            Head.Quantise(category, Category.Names.Count, categoryTemperature),
+            Head.Quantise(sentiment, Sentiment.Names.Count, sentimentTemperature),
             [.. set.Hash]);
         return new TrainingResult(model, set.Examples.Count, data.Sources.Count, categoryTemperature, sentimentTemperature);
     }
@@ -65,7 +75,7 @@ public static class BaselineTrainer
         var data = new Data(set);
         var scores = Score(data, data.Sources.Count, done => progress?.Report(done), cancellationToken);
         var predictions = data.Examples
-            .Select((example, i) => new Prediction(example, Best(scores.Category[i], Categories), Best(scores.Sentiment[i], Sentiments)))
+            .Select((example, i) => new Prediction(example, Best(scores.Category[i], Category), Best(scores.Sentiment[i], Sentiment)))
             .ToArray();
         var rows = data.Sources.Select(source => Row(source, predictions.Where(prediction => prediction.Example.Source == source)))
             .Concat(predictions.GroupBy(prediction => prediction.Example.Language)
@@ -75,20 +85,19 @@ public static class BaselineTrainer
             .ToArray();
         return new CrossValidation(rows,
         [
-            Calibration("category", scores.Category, data.Category, Categories.Count, BaselineModel.CategoryThreshold),
-            Calibration("sentiment", scores.Sentiment, data.Sentiment, Sentiments.Count, BaselineModel.SentimentThreshold),
+            Calibration("category", scores.Category, data, Category, BaselineModel.CategoryThreshold),
+            Calibration("sentiment", scores.Sentiment, data, Sentiment, BaselineModel.SentimentThreshold),
         ]);
     }
 
-    private static Vector128<float>[] Fit(
-        Data data, int[] labels, int classes, double penalty, Func<int, bool> includes, CancellationToken cancellationToken) =>
-        LogisticRegression.Fit(
-            data.Features,
-            labels.Select((label, i) => includes(i) ? label : -1).ToArray(),
-            classes,
-            penalty,
-            FeatureExtractor.Slots,
-            cancellationToken);
+    private static Vector128<float>[] Fit(Data data, Task task, Func<int, bool> includes, CancellationToken cancellationToken)
+    {
+        var labels = task.Labels(data).Select((label, i) => includes(i) ? label : -1).ToArray();
+        var weights = LogisticRegression.Fit(data.Features, labels, task.Names.Count, task.Penalty, FeatureExtractor.Slots, cancellationToken);
+        foreach (var (feature, label, shift) in task.Shifts)
+            weights[feature] = weights[feature].WithElement(label, weights[feature][label] + shift / FeatureExtractor.SignalScale);
+        return weights;
+    }
 
     /// <summary>Scores each example by a model that was fitted without the sources of the example's fold.</summary>
     private static (Vector128<float>[] Category, Vector128<float>[] Sentiment) Score(
@@ -101,10 +110,8 @@ public static class BaselineTrainer
         Parallel.For(0, 2 * folds, options, job =>
         {
             var fold = job / 2;
-            var (scores, labels, classes, penalty) = job % 2 == 0
-                ? (category, data.Category, Categories.Count, CategoryPenalty)
-                : (sentiment, data.Sentiment, Sentiments.Count, SentimentPenalty);
-            var weights = Fit(data, labels, classes, penalty, i => data.SourceOf[i] % folds != fold, cancellationToken);
+            var (scores, task) = job % 2 == 0 ? (category, Category) : (sentiment, Sentiment);
+            var weights = Fit(data, task, i => data.SourceOf[i] % folds != fold, cancellationToken);
             for (var i = 0; i < scores.Length; i++)
             {
                 if (data.SourceOf[i] % folds == fold)
@@ -117,12 +124,14 @@ public static class BaselineTrainer
     }
 
     /// <summary>The temperature of least log loss; the loss has one minimum in it, so a golden-section search finds it.</summary>
-    private static float FitTemperature(Vector128<float>[] scores, int[] labels, int classes)
+    private static float FitTemperature(Vector128<float>[] scores, Data data, Task task)
     {
+        var labels = task.Labels(data);
+
         double Loss(double temperature) => scores
             .Select((score, i) => labels[i] < 0
                 ? 0
-                : -Math.Log(Math.Max(LogisticRegression.Softmax(score / (float)temperature, classes)[labels[i]], 1e-9f)))
+                : -Math.Log(Math.Max(LogisticRegression.Softmax(score / (float)temperature, task.Names.Count)[labels[i]], 1e-9f)))
             .Sum();
 
         var ratio = (Math.Sqrt(5) - 1) / 2;
@@ -139,12 +148,13 @@ public static class BaselineTrainer
         return (float)((low + high) / 2);
     }
 
-    private static CalibrationRow Calibration(string name, Vector128<float>[] scores, int[] labels, int classes, float threshold)
+    private static CalibrationRow Calibration(string name, Vector128<float>[] scores, Data data, Task task, float threshold)
     {
         const int Bins = 10;
-        var temperature = FitTemperature(scores, labels, classes);
+        var labels = task.Labels(data);
+        var temperature = FitTemperature(scores, data, task);
         var outcomes = scores
-            .Select((score, i) => (Label: labels[i], Best: LogisticRegression.Best(score / temperature, classes)))
+            .Select((score, i) => (Label: labels[i], Best: LogisticRegression.Best(score / temperature, task.Names.Count)))
             .Where(outcome => outcome.Label >= 0)
             .Select(outcome => (outcome.Best.Confidence, Correct: outcome.Best.Class == outcome.Label ? 1.0 : 0.0))
             .ToArray();
@@ -169,14 +179,18 @@ public static class BaselineTrainer
             name,
             all.Length,
             Evaluation.Of(category),
-            Evaluation.Of(category.Where(pair => pair.Gold != Categories[^1])),
+            Evaluation.Of(category.Where(pair => pair.Gold != Category.Names[^1])),
             Evaluation.Of(sentiment),
             Evaluation.Of(sentiment.Where(pair => pair.Gold != "Neutral")),
             sentiment.Where(pair => pair.Gold == "Neutral").Select(pair => pair.Sentiment == "Negativo" ? 1.0 : 0.0).DefaultIfEmpty().Average());
     }
 
-    private static string Best(Vector128<float> scores, IReadOnlyList<string> labels) =>
-        labels[LogisticRegression.Best(scores, labels.Count).Class];
+    private static string Best(Vector128<float> scores, Task task) =>
+        task.Names[LogisticRegression.Best(scores, task.Names.Count).Class];
+
+    /// <summary>One label to learn. Penalty and shifts are those of the best scores on held-out sources.</summary>
+    private sealed record Task(
+        IReadOnlyList<string> Names, Func<Data, int[]> Labels, double Penalty, IReadOnlyList<(int Feature, int Label, float Shift)> Shifts);
 
     private sealed record Prediction(Example Example, string Category, string Sentiment);
 
@@ -188,8 +202,8 @@ public static class BaselineTrainer
             var extractor = new FeatureExtractor(set.Lexicon);
             Examples = set.Examples;
             Features = [.. set.Examples.Select(example => extractor.Extract(example.Text).ToArray())];
-            Category = [.. set.Examples.Select(example => Index(Categories, example.Category))];
-            Sentiment = [.. set.Examples.Select(example => Index(Sentiments, example.Sentiment))];
+            Category = [.. set.Examples.Select(example => Index(BaselineModel.Categories, example.Category))];
+            Sentiment = [.. set.Examples.Select(example => Index(BaselineModel.Sentiments, example.Sentiment))];
             Sources = [.. set.Examples.Select(example => example.Source).Distinct()];
             var numbers = Sources.Select((source, i) => (source, i)).ToDictionary(pair => pair.source, pair => pair.i);
             SourceOf = [.. set.Examples.Select(example => numbers[example.Source])];

@@ -16,20 +16,26 @@ internal sealed class FeatureExtractor(Lexicon lexicon)
     public const int Slots = SignalBase + SignalSlots;
 
     private const int NegationReach = 3;
+    private const int PhraseLength = 4;
     private const int StemLength = 6;
     private const int TopicVariants = 4;
     private const int ShapeBase = Lexicon.MaxTopics * TopicVariants;
 
+    /// <summary>Active in every text, in texts that ask nothing and in texts that only ask: a decision can be shifted by them.</summary>
+    public const int Always = SignalBase + ShapeBase;
+    public const int AsksNothing = Always + 26;
+    public const int OnlyAsks = Always + 7;
+
     /// <summary>How much each group weighs in the score; found by cross-validation, and flat around it.</summary>
     private const float WordScale = 1.5f;
     private const float CharScale = 1f;
-    private const float SignalScale = 0.3f;
+    public const float SignalScale = 0.3f;
 
     private readonly ulong _negators = Mask(lexicon, "negator");
     private readonly ulong _interrogatives = Mask(lexicon, "interrogative");
     private readonly ulong _contrasts = Mask(lexicon, "contrast");
-    private readonly ulong _positive = Mask(lexicon, "positive") | Mask(lexicon, "delight");
-    private readonly ulong _negative = Mask(lexicon, "negative") | Mask(lexicon, "outrage") | Mask(lexicon, "failure");
+    private readonly ulong _positive = Mask(lexicon, "positive", "delight", "fondness", "joy", "gratitude", "solved");
+    private readonly ulong _negative = Mask(lexicon, "negative", "outrage", "failure", "breakage", "sorrow");
 
     public List<Feature> Extract(string text)
     {
@@ -79,30 +85,30 @@ internal sealed class FeatureExtractor(Lexicon lexicon)
         return Collect(words, characters, signals);
     }
 
-    private static ulong Mask(Lexicon lexicon, string topic)
+    private static ulong Mask(Lexicon lexicon, params ReadOnlySpan<string> topics)
     {
+        var mask = 0UL;
         for (var i = 0; i < lexicon.Topics.Count; i++)
         {
-            if (lexicon.Topics[i] == topic)
-                return 1UL << i;
+            if (topics.Contains(lexicon.Topics[i]))
+                mask |= 1UL << i;
         }
 
-        return 0;
+        return mask;
     }
 
-    private void FindTopics(Document document, int i, ulong[] topics)
+    /// <summary>Adds the topics of the word at <paramref name="first"/> and of the phrases that begin there.</summary>
+    private void FindTopics(Document document, int first, ulong[] topics)
     {
         var tokens = document.Tokens;
-        var word = document.Text(tokens[i]);
-        topics[i] |= lexicon.Lookup(Hashing.Seed, word);
         var context = Hashing.Seed;
-        for (var first = i - 1; first >= 0 && first >= i - 3 && tokens[first].Sentence == tokens[i].Sentence; first--)
+        for (var i = first; i < Math.Min(first + PhraseLength, tokens.Count) && tokens[i].Sentence == tokens[first].Sentence; i++)
         {
-            context = Hashing.Seed;
-            for (var k = first; k < i; k++)
-                context = Hashing.Add(Hashing.Add(context, document.Text(tokens[k])), ' ');
-            // A phrase says more than its words: "no funciona" begins where its first word does.
+            var word = document.Text(tokens[i]);
             topics[first] |= lexicon.Lookup(context, word);
+            context = Hashing.Add(Hashing.Add(context, word), ' ');
+            if (!lexicon.Continues(context))
+                break;
         }
     }
 
@@ -181,6 +187,7 @@ internal sealed class FeatureExtractor(Lexicon lexicon)
         shape[16] = negative > 0 && positive == 0 ? 1 : 0;
         shape[17 + Math.Min(BitOperations.Log2((uint)length + 1), 7)] = 1;
         shape[25] = questions == 0 && positive + negative == 0 ? 1 : 0;
+        shape[26] = questions == 0 ? 1 : 0;
     }
 
     /// <summary>Words and characters are binary and of unit length together; signals grow with the logarithm of their count.</summary>

@@ -8,6 +8,9 @@ internal sealed class Lexicon
 {
     public const int MaxTopics = 64;
 
+    /// <summary>Entries under this name have no topic: they keep shorter entries with a * from matching.</summary>
+    private const string Exceptions = "none";
+
     private readonly Dictionary<ulong, ulong> _topicsByHash;
 
     public Lexicon(IReadOnlyList<string> topics, Dictionary<ulong, ulong> topicsByHash)
@@ -29,12 +32,16 @@ internal sealed class Lexicon
         {
             var colon = line.IndexOf(':', StringComparison.Ordinal);
             var topic = line[..colon];
-            if (!topics.Contains(topic))
+            if (topic != Exceptions && !topics.Contains(topic))
                 topics.Add(topic);
             foreach (var entry in line[(colon + 1)..].Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries))
             {
+                // The beginnings of a phrase are entries without a topic: where there is none, no phrase goes on.
+                for (var space = entry.IndexOf(' ', StringComparison.Ordinal); space > 0; space = entry.IndexOf(' ', space + 1))
+                    entries.TryAdd(HashOf(entry[..(space + 1)]), 0);
                 ref var mask = ref CollectionsMarshal.GetValueRefOrAddDefault(entries, HashOf(entry), out _);
-                mask |= 1UL << topics.IndexOf(topic);
+                if (topic != Exceptions)
+                    mask |= 1UL << topics.IndexOf(topic);
             }
         }
 
@@ -42,6 +49,9 @@ internal sealed class Lexicon
             ? new Lexicon(topics, entries)
             : throw new InvalidDataException($"A lexicon has at most {MaxTopics} topics; this one has {topics.Count}.");
     }
+
+    /// <summary>Whether some phrase begins with the words in <paramref name="context"/>, a blank after each.</summary>
+    public bool Continues(ulong context) => _topicsByHash.ContainsKey(context);
 
     /// <summary>The topics of a word that follows the words already in <paramref name="context"/>; the longest entry wins.</summary>
     public ulong Lookup(ulong context, ReadOnlySpan<char> word)
