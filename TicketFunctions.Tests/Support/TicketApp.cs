@@ -36,6 +36,7 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
 
     public ModelStub Model { get; private set; } = null!;
 
+    /// <summary>The tests' own way into the database; the app's sessions have another application name.</summary>
     public string ConnectionString { get; private set; } = "";
 
     public HttpClient Http { get; private set; } = null!;
@@ -45,7 +46,7 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
     /// <summary>What was logged, as level and message.</summary>
     public IReadOnlyCollection<(LogLevel Level, string Message)> Log => _log.Entries;
 
-    /// <param name="settings">Settings by their environment names, over the defaults.</param>
+    /// <param name="settings">Settings by their environment names, over the defaults; those of the connection string are added to the database's own.</param>
     public static async Task<TicketApp> StartAsync(params (string Name, string? Value)[] settings)
     {
         var app = new TicketApp(settings);
@@ -55,22 +56,27 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
 
     public async Task InitializeAsync()
     {
-        ConnectionString = await TestPostgres.CreateDatabaseAsync();
+        var database = await TestPostgres.CreateDatabaseAsync();
+        ConnectionString = $"{database};Application Name=tests";
         Model = await ModelStub.StartAsync();
-        _app = PlainHost.Build(
-            [
-                new("urls", "http://127.0.0.1:0"),
-                new("ConnectionStrings:Tickets", ConnectionString),
-                new("Model:Endpoint", Model.Endpoint),
-                new("Model:Name", "stub-model"),
-                new("Model:ApiKey", "stub-key"),
-                new("Model:AttemptTimeout", "00:00:05"),
-                new("Model:TotalTimeout", "00:00:10"),
-                // Once a year: tests sweep by themselves.
-                new("SweepSchedule", "0 0 0 1 1 *"),
-                .. _settings,
-            ],
-            services => services.AddLogging(logging => logging.ClearProviders().AddProvider(_log)));
+        var settings = new Dictionary<string, string?>
+        {
+            ["urls"] = "http://127.0.0.1:0",
+            ["ConnectionStrings:Tickets"] = database,
+            ["Model:Endpoint"] = Model.Endpoint,
+            ["Model:Name"] = "stub-model",
+            ["Model:ApiKey"] = "stub-key",
+            ["Model:AttemptTimeout"] = "00:00:05",
+            ["Model:TotalTimeout"] = "00:00:10",
+            // Once a year: tests sweep by themselves.
+            ["SweepSchedule"] = "0 0 0 1 1 *",
+        };
+        foreach (var (name, value) in _settings)
+        {
+            settings[name] = name == "ConnectionStrings:Tickets" ? $"{database};{value}" : value;
+        }
+
+        _app = PlainHost.Build(settings, services => services.AddLogging(logging => logging.ClearProviders().AddProvider(_log)));
         await _app.StartAsync();
         Http = new HttpClient { BaseAddress = new Uri(_app.Urls.Single()), Timeout = TimeSpan.FromSeconds(60) };
     }
@@ -86,6 +92,12 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
     {
         await using var connection = new NpgsqlConnection(ConnectionString);
         return await connection.QuerySingleAsync<T>(sql, parameters);
+    }
+
+    public async Task<IReadOnlyList<T>> QueryAsync<T>(string sql, object? parameters = null)
+    {
+        await using var connection = new NpgsqlConnection(ConnectionString);
+        return [.. await connection.QueryAsync<T>(sql, parameters)];
     }
 
     public async Task<int> ExecuteAsync(string sql, object? parameters = null)
