@@ -1,3 +1,4 @@
+using System.ComponentModel;
 using System.ComponentModel.DataAnnotations;
 using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection.Extensions;
@@ -50,14 +51,51 @@ public static class TicketFunctionsSetup
     }
 
     private static OptionsBuilder<T> AddOptions<T>(IServiceCollection services, IConfiguration configuration, string section)
-        where T : class =>
-        services.AddOptions<T>().Bind(configuration.GetSection(section)).ValidateDataAnnotations().ValidateOnStart();
+        where T : class
+    {
+        services.AddSingleton<IValidateOptions<T>>(new RangeValidator<T>());
+        return services.AddOptions<T>().Configure(options => Bind(configuration.GetSection(section), options)).ValidateOnStart();
+    }
+
+    /// <summary>Says of every value that is not of its type how to write it; the binder would stop at the first and name only the type.</summary>
+    private static void Bind<T>(IConfigurationSection section, T options)
+        where T : class
+    {
+        var errors = (
+            from property in typeof(T).GetProperties()
+            let nullable = Nullable.GetUnderlyingType(property.PropertyType)
+            let type = nullable ?? property.PropertyType
+            where type.IsValueType && section[property.Name] is { } text
+                && !(text.Length == 0 && nullable is not null)
+                && !TypeDescriptor.GetConverter(type).IsValid(text)
+            select $"{section.Key}__{property.Name} cannot be read; write {(type == typeof(TimeSpan) ? "a duration like 00:00:30 (hh:mm:ss)" : "a whole number")}.")
+            .ToList();
+        if (errors.Count > 0)
+        {
+            throw new OptionsValidationException(section.Key, typeof(T), errors);
+        }
+
+        section.Bind(options);
+    }
 
     private static NpgsqlDataSource CreateDataSource(IConfiguration configuration)
     {
         var text = FindConnectionString(configuration) ?? throw new OptionsValidationException(
             "Tickets", typeof(string), ["ConnectionStrings__Tickets is missing; set it (or SUPABASE_DB_URL) to the database's connection string."]);
         return NpgsqlDataSource.Create(ConnectionStrings.Parse(text));
+    }
+
+    /// <summary>Checks the attributes, and says what they say without a frame around it.</summary>
+    private sealed class RangeValidator<T> : IValidateOptions<T>
+        where T : class
+    {
+        public ValidateOptionsResult Validate(string? name, T options)
+        {
+            var errors = new List<ValidationResult>();
+            return Validator.TryValidateObject(options, new ValidationContext(options), errors, validateAllProperties: true)
+                ? ValidateOptionsResult.Success
+                : ValidateOptionsResult.Fail(errors.Select(error => error.ErrorMessage!));
+        }
     }
 
     private sealed class ModelValidator(IOptions<TriageOptions> triage) : IValidateOptions<ModelOptions>

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Microsoft.Extensions.Options;
+using Npgsql;
 using Spectre.Console;
 using TicketFunctions.Hosting.AspNetCore.Commands;
 using TicketFunctions.Storage;
@@ -59,10 +60,10 @@ public static class CommandLine
         {
             return Fail(Usage, e.Failures);
         }
-        catch (InvalidOperationException e) when (e.InnerException is FormatException inner)
+        catch (AggregateException e) when (e.InnerExceptions.All(inner => inner is OptionsValidationException))
         {
-            // The configuration binder: a setting that is not of its type.
-            return Fail(Usage, [$"{e.Message} {inner.Message}"]);
+            // Several sections are wrong, or one that others depend on, which then repeat its errors.
+            return Fail(Usage, e.InnerExceptions.Cast<OptionsValidationException>().SelectMany(inner => inner.Failures).Distinct());
         }
         catch (FormatException e)
         {
@@ -72,13 +73,19 @@ public static class CommandLine
         {
             return Fail(Failure, [e.Message]);
         }
+        catch (IOException e)
+        {
+            // A file, a pipe, or the address to listen on: Npgsql wraps its own.
+            return Fail(Failure, [e.Message]);
+        }
+        catch (PostgresException e)
+        {
+            var mend = e.SqlState == PostgresErrorCodes.UndefinedTable ? ". If its migrations were not applied, run the command `migrate`." : "";
+            return Fail(Failure, [$"The database cannot be used: {e.MessageText} ({e.SqlState}){mend}"]);
+        }
         catch (Exception e) when (StorageFaults.IsUnavailable(e))
         {
             return Fail(Failure, [$"The database cannot be used: {e.Message}"]);
-        }
-        catch (IOException e)
-        {
-            return Fail(Failure, [e.Message]);
         }
     }
 

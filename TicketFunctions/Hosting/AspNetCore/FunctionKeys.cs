@@ -40,14 +40,9 @@ public sealed class FunctionKeys(IOptions<KeyOptions> options)
     /// <summary>Why the host must not start, or null: an address that others can reach needs keys.</summary>
     public static string? FindError(IConfiguration configuration, KeyOptions keys)
     {
-        if (!string.IsNullOrWhiteSpace(keys.Function))
-        {
-            return null;
-        }
-
-        var open = FindAddresses(configuration).FirstOrDefault(address => !IsLoopback(address));
-        return open is null ? null
-            : $"The address {open} can be reached from other machines and Keys__Function is not set; "
+        var open = FindAddresses(configuration).Where(address => !IsLoopback(address)).ToList();
+        return open.Count == 0 || !string.IsNullOrWhiteSpace(keys.Function) ? null
+            : $"The address {open[0]} can be reached from other machines and Keys__Function is not set; "
                 + "set Keys__Function (and Keys__Admin), or listen on http://localhost:7071.";
     }
 
@@ -75,9 +70,19 @@ public sealed class FunctionKeys(IOptions<KeyOptions> options)
         }
     }
 
+    /// <exception cref="FormatException">It is not an address.</exception>
     private static bool IsLoopback(string address)
     {
-        var host = BindingAddress.Parse(address).Host;
+        string host;
+        try
+        {
+            host = BindingAddress.Parse(address).Host;
+        }
+        catch (FormatException)
+        {
+            throw new FormatException($"The address '{address}' to listen on cannot be read; write ASPNETCORE_URLS like http://localhost:7071, several with semicolons.");
+        }
+
         return host.Equals("localhost", StringComparison.OrdinalIgnoreCase)
             || host.StartsWith("unix:", StringComparison.Ordinal)
             || (IPAddress.TryParse(host.Trim('[', ']'), out var ip) && IPAddress.IsLoopback(ip));

@@ -84,13 +84,24 @@ public static class PlainHost
             console => console.LogToStandardErrorThreshold = LogLevel.Trace);
         builder.Logging.AddFilter("Microsoft", LogLevel.Warning);
         builder.Logging.AddFilter("Microsoft.Hosting.Lifetime", LogLevel.Warning);
+        // A failed start is thrown as well; the log would show it first, with its stack.
+        builder.Logging.AddFilter("Microsoft.Extensions.Hosting.Internal.Host", LogLevel.Critical);
         builder.Logging.AddFilter("Npgsql", LogLevel.Warning);
     }
 
     /// <summary>Reads <c>local.settings.json</c> of the current folder, as <c>func start</c> does; the environment wins over it.</summary>
     internal static ConfigurationManager AddLocalSettings(this ConfigurationManager configuration)
     {
-        var file = new ConfigurationBuilder().AddJsonFile(Path.GetFullPath("local.settings.json"), optional: true).Build();
+        IConfiguration file;
+        try
+        {
+            file = new ConfigurationBuilder().AddJsonFile(Path.GetFullPath("local.settings.json"), optional: true).Build();
+        }
+        catch (InvalidDataException e)
+        {
+            throw new FormatException($"local.settings.json of the current folder is not JSON; mend it, or remove it. {e.GetBaseException().Message}");
+        }
+
         ((IConfigurationBuilder)configuration).Sources.Insert(0, new Microsoft.Extensions.Configuration.Memory.MemoryConfigurationSource
         {
             InitialData = file.GetSection("Values").AsEnumerable(makePathsRelative: true)

@@ -26,14 +26,16 @@ public sealed partial class TimerFunctions(
         foreach (var (name, method, parameter) in Functions.Find<TimerTriggerAttribute>())
         {
             var schedule = parameter.GetCustomAttribute<TimerTriggerAttribute>()!.Schedule;
+            var source = $"The schedule of {name}";
             if (schedule.StartsWith('%') && schedule.EndsWith('%'))
             {
-                schedule = configuration[schedule.Trim('%')] ?? "";
+                source = schedule.Trim('%');
+                schedule = configuration[source] ?? "";
             }
 
             var crontab = CrontabSchedule.TryParse(schedule, new CrontabSchedule.ParseOptions { IncludingSeconds = true })
                 ?? throw new FormatException(
-                    $"The schedule of {name} cannot be read; write six fields, second minute hour day month weekday, like `0 */5 * * * *`.");
+                    $"{source} cannot be read; write six fields, second minute hour day month weekday, like `0 */5 * * * *`.");
             yield return new TimerFunction(name, method, crontab);
         }
     }

@@ -49,11 +49,13 @@ begin
 
   if exists (select from pg_catalog.pg_roles where rolname = 'anon') then
     revoke all on public.tickets, public.ticket_work, public.ticket_decisions, public.ticket_heartbeat from anon;
+    revoke all on sequence public.ticket_decisions_id_seq from anon;
     revoke all on function public.ticket_text_changed(), public.ticket_decisions_are_final() from anon;
   end if;
 
   if exists (select from pg_catalog.pg_roles where rolname = 'authenticated') then
     revoke all on public.tickets, public.ticket_work, public.ticket_decisions, public.ticket_heartbeat from authenticated;
+    revoke all on sequence public.ticket_decisions_id_seq from authenticated;
     revoke all on function public.ticket_text_changed(), public.ticket_decisions_are_final() from authenticated;
     -- A dashboard reads tickets and opens new ones; labels come from the app alone.
     grant select, insert (description) on public.tickets to authenticated;
@@ -67,6 +69,8 @@ begin
 
   if exists (select from pg_catalog.pg_roles where rolname = 'service_role') then
     revoke all on public.tickets, public.ticket_work, public.ticket_decisions, public.ticket_heartbeat from service_role;
+    revoke all on sequence public.ticket_decisions_id_seq from service_role;
+    revoke all on function public.ticket_text_changed(), public.ticket_decisions_are_final() from service_role;
     grant select, insert, update, delete on public.tickets to service_role;
     grant select on public.ticket_work, public.ticket_decisions to service_role;
     -- service_role bypasses row level security on Supabase; the policy says so for other servers.

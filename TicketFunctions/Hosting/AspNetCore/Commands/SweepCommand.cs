@@ -22,7 +22,7 @@ internal static class SweepCommand
         return summary.End switch
         {
             "stopped" => CommandLine.Interrupted,
-            "nothing due" => CommandLine.Success,
+            "nothing due" when summary is { Waiting: 0, Parked: 0 } => CommandLine.Success,
             _ => CommandLine.Failure,
         };
     }
