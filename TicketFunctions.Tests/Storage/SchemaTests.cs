@@ -112,9 +112,9 @@ public sealed class SchemaTests(TicketApp app) : IClassFixture<TicketApp>
             var store = new TicketStore(dataSource);
             var options = new TriageOptions();
 
-            var claimed = await store.ClaimDueAsync(12, options, default);
-            claimed = [.. claimed, .. await store.ClaimDueAsync(12, options, default)];
-            Assert.Empty(await store.ClaimDueAsync(12, options, default));
+            var claimed = await store.ClaimDueAsync(12, 0, options, default);
+            claimed = [.. claimed, .. await store.ClaimDueAsync(12, 0, options, default)];
+            Assert.Empty(await store.ClaimDueAsync(12, 0, options, default));
             Assert.IsType<Claim.InProgress>(await store.ClaimAsync(claimed[0].Id, Guid.NewGuid(), options, force: false, default));
             await store.ParkExhaustedAsync(options.MaxAttempts, default);
             await store.ForgetProcessedAsync(default);
