@@ -31,6 +31,9 @@ internal sealed class Document
 
     public int QuestionMarks { get; private set; }
 
+    /// <summary>Question marks followed by another mark: "??", "?!".</summary>
+    public int Emphatic { get; private set; }
+
     public int Ellipses { get; private set; }
 
     public int Shouted { get; private set; }
@@ -92,6 +95,8 @@ internal sealed class Document
         {
             case '?':
                 QuestionMarks++;
+                if (rest is [('?' or '!'), ..])
+                    Emphatic++;
                 _questions[^1] = true;
                 EndSentence();
                 break;

@@ -21,7 +21,7 @@ internal sealed class FeatureExtractor(Lexicon lexicon)
     private const int TopicVariants = 4;
     private const int ShapeBase = Lexicon.MaxTopics * TopicVariants;
 
-    /// <summary>Active in every text, in texts that ask nothing and in texts that only ask: a decision can be shifted by them.</summary>
+    /// <summary>Active in every text, in texts that ask nothing and in texts that only ask, and calmly: a decision can be shifted by them.</summary>
     public const int Always = SignalBase + ShapeBase;
     public const int AsksNothing = Always + 26;
     public const int OnlyAsks = Always + 7;
@@ -175,7 +175,7 @@ internal sealed class FeatureExtractor(Lexicon lexicon)
         shape[4] = document.Shouted;
         shape[5] = document.Elongated;
         shape[6] = questions;
-        shape[7] = questions > 0 && questions >= document.Sentences - 1 ? 1 : 0;
+        shape[OnlyAsks - Always] = questions > 0 && questions >= document.Sentences - 1 && document.Emphatic == 0 ? 1 : 0;
         shape[8] = positive > negative ? 1 : 0;
         shape[9] = negative > positive ? 1 : 0;
         shape[10] = positive + negative == 0 ? 1 : 0;
@@ -187,7 +187,9 @@ internal sealed class FeatureExtractor(Lexicon lexicon)
         shape[16] = negative > 0 && positive == 0 ? 1 : 0;
         shape[17 + Math.Min(BitOperations.Log2((uint)length + 1), 7)] = 1;
         shape[25] = questions == 0 && positive + negative == 0 ? 1 : 0;
-        shape[26] = questions == 0 ? 1 : 0;
+        shape[AsksNothing - Always] = questions == 0 ? 1 : 0;
+        shape[27] = document.Emphatic;
+        shape[28] = positive > 0 && negative > 0 ? 1 : 0;
     }
 
     /// <summary>Words and characters are binary and of unit length together; signals grow with the logarithm of their count.</summary>
