@@ -80,8 +80,6 @@ public sealed record Problem(
     /// <summary>The one place where exceptions become answers, in both hosts.</summary>
     public static Problem From(Exception exception) => exception switch
     {
-        BadHttpRequestException { StatusCode: StatusCodes.Status413PayloadTooLarge } => PayloadTooLarge(),
-        BadHttpRequestException => MalformedJson("The body could not be read to its end."),
         OperationCanceledException => Stopping(),
         _ when StorageFaults.IsUnavailable(exception) => StorageUnavailable(),
         _ => InternalError(),

@@ -42,7 +42,21 @@ public static class RequestBody
                 Array.Resize(ref buffer, Math.Min(Math.Max(length * 2, 16), MaxBytes + 1));
             }
 
-            var read = await request.Body.ReadAsync(buffer.AsMemory(length), cancellationToken);
+            int read;
+            try
+            {
+                read = await request.Body.ReadAsync(buffer.AsMemory(length), cancellationToken);
+            }
+            catch (BadHttpRequestException e) when (e.StatusCode == StatusCodes.Status413PayloadTooLarge)
+            {
+                return (null, Problem.PayloadTooLarge());
+            }
+            catch (IOException)
+            {
+                // Badly framed or broken off. Caught here, where it is the client's: further out it would be taken for the database's.
+                return (null, Problem.MalformedJson("The body could not be read to its end."));
+            }
+
             if (read == 0)
             {
                 break;
