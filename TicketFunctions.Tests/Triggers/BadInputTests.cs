@@ -466,16 +466,18 @@ public sealed class BadInputTests(BadInputTests.Fixture fixture) : IClassFixture
     [InlineData("Transfer-Encoding: chunked\r\n\r\n2d\r\n{\"id\":\"@id\"}\r\n")]
     public async Task A_body_that_breaks_off_with_its_connection_changes_nothing(string rest)
     {
+        var logged = _app.Log.Count;
         await AssertUntouchedAsync(async () =>
         {
             using var raw = await RawHttp.ConnectAsync(_app.Http.BaseAddress!);
             await raw.SendAsync($"POST /process-ticket HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{WithId(rest)}");
             raw.EndSending();
 
-            // The server takes it for a client that has gone: it closes without an answer.
-            Assert.Equal("", await raw.ReadToEndAsync());
+            // The server may take it for a client that has gone, and close without an answer.
+            var answer = await raw.ReadToEndAsync();
+            Assert.True(answer.Length == 0 || answer.StartsWith("HTTP/1.1 400 ", StringComparison.Ordinal), answer);
         });
-        Assert.DoesNotContain(_app.Log, entry => entry.Level >= LogLevel.Error);
+        Assert.DoesNotContain(_app.Log.Skip(logged), entry => entry.Level >= LogLevel.Warning);
     }
 
     [Theory]
@@ -527,6 +529,54 @@ public sealed class BadInputTests(BadInputTests.Fixture fixture) : IClassFixture
         Assert.Equal(new TicketRow(id, text, "Tecnico", "Negativo", true), await _app.ReadTicketAsync(id));
         Assert.Equal(others, await _app.QuerySingleAsync<string>("select json_agg(tickets order by id) from tickets where id <> @id", new { id }));
         Assert.All(_app.Log, entry => Assert.DoesNotContain("borrado", entry.Message, StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public async Task However_a_good_body_is_damaged_it_is_refused_and_never_breaks_anything()
+    {
+        const int Seed = 20261120;
+        var random = new Random(Seed);
+        byte[][] good =
+        [
+            Encoding.UTF8.GetBytes($$"""{"id":"{{Guid.NewGuid()}}","description":"Hola \u00e9 \ud83d\ude00 é 😀"}"""),
+            Encoding.UTF8.GetBytes($$"""{"type":"INSERT","schema":"public","table":"tickets","record":{"id":"{{Guid.NewGuid()}}","a":[1,2.5e3,null,{"b":true}]},"old_record":null}"""),
+        ];
+        byte[][] pieces =
+        [
+            .. new[] { "\\u0000", "\\ud800", "\\udc00", "\\", "\0", "\n", "\"", "{", "}", "[", "]", ",", ":", "null", "1e999", "-0", "\"id\"", "\ufeff", "\ufffe" }
+                .Select(Encoding.UTF8.GetBytes),
+        ];
+
+        await AssertUntouchedAsync(async () =>
+        {
+            for (var i = 0; i < 1000; i++)
+            {
+                List<byte> body = [.. good[i % 2]];
+                for (var damages = random.Next(1, 4); damages > 0; damages--)
+                {
+                    var at = random.Next(body.Count - 20);
+                    switch (random.Next(4))
+                    {
+                        case 0:
+                            body[at] = (byte)random.Next(256);
+                            break;
+                        case 1:
+                            body.InsertRange(at, pieces[random.Next(pieces.Length)]);
+                            break;
+                        case 2:
+                            body.RemoveRange(at, random.Next(1, 20));
+                            break;
+                        default:
+                            body.InsertRange(at, body.GetRange(random.Next(body.Count - 20), 20));
+                            break;
+                    }
+                }
+
+                // 200 is a webhook that the damage turned into one for nothing.
+                var response = await _app.Http.PostAsync("/process-ticket", Json(body.ToArray()));
+                Assert.True(response.StatusCode == HttpStatusCode.OK || (int)response.StatusCode is >= 400 and < 500, $"seed {Seed}, {i}: {response.StatusCode}");
+            }
+        });
     }
 
     private async Task AssertRefusedAsync(HttpContent content, int status, string type, params string[] pointers)
