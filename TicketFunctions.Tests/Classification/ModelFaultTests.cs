@@ -283,7 +283,8 @@ public sealed class ModelFaultTests(TicketApp app) : IClassFixture<TicketApp>
         var before = await app.ReadEverythingAsync();
         app.Model.On(Text, Error(500));
 
-        await (await app.ProcessAsync(id, query: "?force=true")).AssertProblemAsync(503, "upstream-unavailable");
+        var problem = await (await app.ProcessAsync(id, query: "?force=true")).AssertProblemAsync(503, "upstream-unavailable");
+        Assert.Equal("The ticket keeps the labels it had.", (string?)problem["detail"]);
         app.Model.On(Text, ModelStub.Content("hola"));
         await (await app.ProcessAsync(id, query: "?force=true")).AssertProblemAsync(502, "upstream-invalid");
 

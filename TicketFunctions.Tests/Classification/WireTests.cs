@@ -63,7 +63,7 @@ public sealed class WireTests(TicketApp app) : IClassFixture<TicketApp>
               "response_format": {{ResponseFormat}},
               "messages": [
                 {"role": "system", "content": {{Quote(Instructions)}}},
-                {"role": "user", "content": {{Quote($"<<<0fc2c7ae\n{Text}\n0fc2c7ae>>>")}}}
+                {"role": "user", "content": {{Quote($"<<<0fc2c7ae92a57fbcdf77ac85b679fded\n{Text}\n0fc2c7ae92a57fbcdf77ac85b679fded>>>")}}}
               ]
             }
             """,

@@ -37,8 +37,8 @@ public sealed class TicketPrompt
     /// <summary>The messages for one ticket: the instructions, and the ticket alone in a message of its own.</summary>
     public IList<ChatMessage> For(string text)
     {
-        // The mark depends on the text, so that no text can contain its own mark and close it early.
-        var mark = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)))[..8];
+        // The mark is a hash of the text: to contain its own mark and close it early, a text would have to hold half of its own SHA-256.
+        var mark = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)))[..32];
         return
         [
             new ChatMessage(ChatRole.System, Instructions),

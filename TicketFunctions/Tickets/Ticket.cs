@@ -56,8 +56,9 @@ public static class TicketText
             or System.Globalization.UnicodeCategory.NonSpacingMark
             or System.Globalization.UnicodeCategory.EnclosingMark
             or System.Globalization.UnicodeCategory.SpacingCombiningMark
-            or System.Globalization.UnicodeCategory.PrivateUse
-            or System.Globalization.UnicodeCategory.OtherNotAssigned => false,
+            or System.Globalization.UnicodeCategory.PrivateUse => false,
+        // Unassigned to .NET's tables may be a new emoji; the noncharacters are unassigned for ever.
+        System.Globalization.UnicodeCategory.OtherNotAssigned => (rune.Value & 0xFFFE) != 0xFFFE && rune.Value is not (>= 0xFDD0 and <= 0xFDEF),
         // Letters and symbols that are drawn as nothing: Hangul fillers and the blank Braille pattern.
         _ => rune.Value is not (0x115F or 0x1160 or 0x3164 or 0xFFA0 or 0x2800),
     };

@@ -30,6 +30,9 @@ public abstract record TriageResult
     /// <summary>No labels this time; the sweep comes back to it after <paramref name="RetryAfter"/>.</summary>
     public sealed record RetryLater(FailureKind Kind, TimeSpan RetryAfter) : TriageResult;
 
+    /// <summary>A forced decision did not come about: the ticket keeps the labels it had, and nobody tries again by himself.</summary>
+    public sealed record NotForced(FailureKind Kind) : TriageResult;
+
     /// <summary>The attempts are used up; nobody tries again until the text changes or somebody forces it.</summary>
     public sealed record Parked(FailureKind Kind) : TriageResult;
 }
@@ -210,8 +213,10 @@ public sealed partial class TicketTriage(
             return new TriageResult.InProgress(TimeSpan.Zero);
         }
 
-        Log.Failed(logger, ticket.Id, failed.Kind, failed.Reason, ticket.Attempts, _options.MaxAttempts, last ? "parked" : "waits");
-        return last && !ticket.Forced ? new TriageResult.Parked(failed.Kind) : new TriageResult.RetryLater(failed.Kind, wait);
+        Log.Failed(logger, ticket.Id, failed.Kind, failed.Reason, ticket.Attempts, _options.MaxAttempts, ticket.Forced ? "keeps its labels" : last ? "parked" : "waits");
+        return ticket.Forced ? new TriageResult.NotForced(failed.Kind)
+            : last ? new TriageResult.Parked(failed.Kind)
+            : new TriageResult.RetryLater(failed.Kind, wait);
     }
 
     /// <summary>A processed ticket keeps its old labels, and no further attempt is made for a forced one.</summary>

@@ -65,6 +65,7 @@ public sealed class ProcessTicket(TicketTriage triage, WorkDrain drain, RequestL
         TriageResult.BlankText => Problem.InvalidValue([new ProblemError("/id", "The text of this ticket's row has nothing visible in it.")]),
         TriageResult.InProgress(var retryAfter) => Problem.TicketInProgress(retryAfter),
         TriageResult.RetryLater(var kind, var retryAfter) => MapFailure(kind, "The ticket stays unprocessed and is tried again later.", retryAfter),
+        TriageResult.NotForced(var kind) => MapFailure(kind, "The ticket keeps the labels it had.", TimeSpan.FromSeconds(30)),
         TriageResult.Parked(var kind) => MapFailure(kind, "The ticket is parked: its attempts are used up. ?force=true tries again.", null),
         _ => throw new InvalidOperationException($"No arm for {result.GetType().Name}."),
     };
