@@ -19,7 +19,7 @@ public sealed record TicketRow(Guid Id, string Description, string? Category, st
 /// The product as its users meet it: the plain host on a free loopback port, a database of its own, a model stub behind it.
 /// Use it as a class fixture, or start one with other settings by <see cref="StartAsync"/>.
 /// </summary>
-public class TicketApp : IAsyncLifetime, IAsyncDisposable
+public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
 {
     private readonly List<KeyValuePair<string, string?>> _settings = [];
     private readonly CapturedLog _log = new();
@@ -31,7 +31,7 @@ public class TicketApp : IAsyncLifetime, IAsyncDisposable
     {
     }
 
-    protected TicketApp(IEnumerable<(string Name, string? Value)> settings) =>
+    private TicketApp(IEnumerable<(string Name, string? Value)> settings) =>
         _settings.AddRange(settings.Select(setting => KeyValuePair.Create(setting.Name.Replace("__", ":", StringComparison.Ordinal), setting.Value)));
 
     public ModelStub Model { get; private set; } = null!;
@@ -153,11 +153,7 @@ public class TicketApp : IAsyncLifetime, IAsyncDisposable
         await TestPostgres.DropDatabaseAsync(ConnectionString);
     }
 
-    async ValueTask IAsyncDisposable.DisposeAsync()
-    {
-        await DisposeAsync();
-        GC.SuppressFinalize(this);
-    }
+    ValueTask IAsyncDisposable.DisposeAsync() => new(DisposeAsync());
 
     private sealed class CapturedLog : ILoggerProvider
     {
@@ -187,9 +183,6 @@ public class TicketApp : IAsyncLifetime, IAsyncDisposable
         }
     }
 }
-
-/// <summary>An app whose model may be held for as long as a test takes, however slow the machine.</summary>
-public sealed class PatientTicketApp() : TicketApp([("Model__AttemptTimeout", "00:01:00"), ("Model__TotalTimeout", "00:01:00")]);
 
 /// <summary>Reads answers.</summary>
 public static class HttpAnswers

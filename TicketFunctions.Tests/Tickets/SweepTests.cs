@@ -10,7 +10,7 @@ using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Tests.Tickets;
 
-public sealed class SweepTests(PatientTicketApp app) : IClassFixture<PatientTicketApp>, IAsyncLifetime
+public sealed class SweepTests(TicketApp app) : IClassFixture<TicketApp>, IAsyncLifetime
 {
     /// <summary>Not a label, and not one when asked again.</summary>
     private static readonly Func<ModelCall, HttpContext, Task> NoLabel = ModelStub.Content("No lo sé.");
@@ -308,6 +308,8 @@ public sealed class SweepTests(PatientTicketApp app) : IClassFixture<PatientTick
         var parked = await AddDeadWorkAsync(IsParked, 5, "-1 second", null);
         await app.SweepAsync();
         Assert.Equal(2, await CountAsync("ticket_work"));
+        const string IsDead = "su proceso murió y alguien lo etiqueta";
+        var dead = await AddDeadWorkAsync(IsDead, 5, "-1 second", null);
 
         await app.ExecuteAsync("update tickets set category = 'Comercial', sentiment = 'Positivo', processed = true");
         Assert.Equal((0, 0, 0, 0, "nothing due"), Counts(await app.SweepAsync()));
@@ -315,6 +317,7 @@ public sealed class SweepTests(PatientTicketApp app) : IClassFixture<PatientTick
         Assert.Equal(0, await CountAsync("ticket_work"));
         Assert.Equal(new TicketRow(waits, Waits, "Comercial", "Positivo", true), await app.ReadTicketAsync(waits));
         Assert.Equal(new TicketRow(parked, IsParked, "Comercial", "Positivo", true), await app.ReadTicketAsync(parked));
+        Assert.Equal(new TicketRow(dead, IsDead, "Comercial", "Positivo", true), await app.ReadTicketAsync(dead));
         Assert.Empty(app.Model.CallsFor(IsParked));
     }
 

@@ -15,7 +15,7 @@ using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Tests.Tickets;
 
-public sealed class TriageTests(PatientTicketApp app) : IClassFixture<PatientTicketApp>, IAsyncLifetime
+public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyncLifetime
 {
     private static readonly Func<ModelCall, HttpContext, Task> First = ModelStub.Labels("Otro", "Neutral");
     private static readonly Func<ModelCall, HttpContext, Task> Second = ModelStub.Labels("Facturacion", "Positivo");
@@ -670,39 +670,6 @@ public sealed class TriageTests(PatientTicketApp app) : IClassFixture<PatientTic
                 await other.SweepAsync();
             }
         }
-    }
-
-    [Fact]
-    public async Task Everything_the_app_does_it_may_do_as_its_own_role()
-    {
-        await using var least = await TicketApp.StartAsync(("ConnectionStrings__Tickets", "Options=-c role=ticket_functions"), ("Triage__MaxAttempts", "1"));
-        least.Model.On("siempre sale mal", ModelStub.Json(500, new JsonObject()));
-        var id = await least.AddTicketAsync("por petición");
-        await least.AddTicketAsync("por barrido");
-        await least.AddTicketAsync("siempre sale mal");
-        await least.AddTicketAsync(" ");
-        await least.ExecuteAsync(
-            """
-            with done as (
-              insert into tickets (description, category, sentiment, processed)
-              values ('etiquetado por alguien', 'Otro', 'Neutral', true)
-              returning id
-            )
-            insert into ticket_work (ticket_id, attempts, due_at) select id, 1, now() from done
-            """);
-
-        Assert.Equal(HttpStatusCode.OK, (await least.ProcessAsync(id)).StatusCode);
-        Assert.Equal(HttpStatusCode.OK, (await least.ProcessAsync(id)).StatusCode);
-        Assert.Equal(HttpStatusCode.OK, (await least.ProcessAsync(id, query: "?force=true")).StatusCode);
-        await (await least.ProcessAsync(id, "otro texto", "?force=true")).AssertProblemAsync(409, "description-mismatch");
-        var summary = await least.SweepAsync();
-        Assert.Equal((3, 1, 2), (summary.Claimed, summary.Labelled, summary.Parked));
-        Assert.Equal(HttpStatusCode.OK, (await least.Http.GetAsync("/health/ready")).StatusCode);
-        Assert.Equal(HttpStatusCode.OK, (await least.Http.GetAsync("/backlog")).StatusCode);
-
-        Assert.Equal(3, await least.QuerySingleAsync<int>("select count(*) from tickets where processed"));
-        Assert.Equal(2, await least.QuerySingleAsync<int>("select count(*) from ticket_work"));
-        Assert.Equal(3, await least.QuerySingleAsync<int>("select count(*) from ticket_decisions"));
     }
 
     [Fact]
