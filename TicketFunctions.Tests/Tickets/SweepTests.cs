@@ -69,7 +69,7 @@ public sealed class SweepTests(TicketApp app) : IClassFixture<TicketApp>, IAsync
         Assert.Equal(3 * concurrency, calls);
         Assert.Equal(concurrency, most);
         var line = Assert.Single(LogSince(), entry => entry.Message.StartsWith("Sweep:", StringComparison.Ordinal));
-        Assert.Matches("^Sweep: 24 claimed, 24 labelled, 0 to retry, 0 parked in [0-9]+ ms \\(nothing due\\)$", line.Message);
+        Assert.Matches($"^Sweep: {3 * concurrency} claimed, {3 * concurrency} labelled, 0 to retry, 0 parked in [0-9]+ ms \\(nothing due\\)$", line.Message);
         Assert.DoesNotContain(LogSince(), entry => entry.Level >= LogLevel.Warning);
     }
 

@@ -676,7 +676,7 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
     public async Task Two_hundred_requests_on_four_connections_hold_none_of_them_while_the_model_thinks()
     {
         await using var small = await TicketApp.StartAsync(
-            ("ConnectionStrings__Tickets", "Maximum Pool Size=4"), ("Model__AttemptTimeout", "00:00:40"), ("Model__TotalTimeout", "00:00:50"));
+            ("ConnectionStrings__Tickets", "Maximum Pool Size=4;Timeout=30"), ("Model__AttemptTimeout", "00:00:40"), ("Model__TotalTimeout", "00:00:50"));
         var hold = small.Model.HoldAll();
         var ids = await small.QueryAsync<Guid>("insert into tickets (description) select format('a la vez %s', n) from generate_series(1, 200) as n returning id");
 
@@ -696,7 +696,7 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
     [Fact]
     public async Task When_all_connections_are_taken_others_wait_a_bounded_time_and_then_are_told_to_come_back()
     {
-        await using var small = await TicketApp.StartAsync(("ConnectionStrings__Tickets", "Maximum Pool Size=4;Timeout=1"));
+        await using var small = await TicketApp.StartAsync(("ConnectionStrings__Tickets", "Maximum Pool Size=4;Timeout=2"));
         var locked = await small.AddTicketAsync("alguien lo tiene bloqueado");
         var free = await small.AddTicketAsync("nadie lo tiene");
         await using var other = new NpgsqlConnection(small.ConnectionString);
