@@ -32,14 +32,16 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
     public Task DisposeAsync() => Task.CompletedTask;
 
     [Theory]
-    [InlineData(false)]
-    [InlineData(true)]
-    public async Task A_worker_whose_lease_ended_changes_nothing_once_another_one_has_finished(bool firstIsSweep)
+    [InlineData(false, false)]
+    [InlineData(false, true)]
+    [InlineData(true, false)]
+    [InlineData(true, true)]
+    public async Task A_worker_whose_lease_ended_changes_nothing_once_another_one_has_finished(bool firstIsSweep, bool firstFails)
     {
-        var text = $"el primero tarda demasiado, barrido: {firstIsSweep}";
+        var text = $"el primero tarda demasiado, barrido: {firstIsSweep}, falla: {firstFails}";
         var id = await app.AddTicketAsync(text);
         var hold = new ModelHold();
-        app.Model.On(text, ModelStub.Sequence(ModelStub.Held(hold, First), Second));
+        app.Model.On(text, ModelStub.Sequence(ModelStub.Held(hold, firstFails ? ModelStub.Json(500, new JsonObject()) : First), Second));
 
         var sweep = firstIsSweep ? app.SweepAsync() : null;
         var request = firstIsSweep ? null : app.ProcessAsync(id);
@@ -53,7 +55,7 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
         if (sweep is not null)
         {
             var summary = await sweep;
-            Assert.Equal((1, 0), (summary.Claimed, summary.Labelled));
+            Assert.Equal((1, 0, 0), (summary.Claimed, summary.Labelled, summary.Waiting));
         }
         else
         {
