@@ -14,6 +14,8 @@ public sealed class WorkerProcess : IAsyncDisposable
     private readonly ConcurrentQueue<string> _output = new();
     private readonly TaskCompletionSource<string> _address = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
+    private bool _isStarted;
+
     private WorkerProcess(TicketApp app, string name, IEnumerable<(string Name, string Value)> settings)
     {
         var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "TicketFunctions.dll"), "serve"])
@@ -52,7 +54,7 @@ public sealed class WorkerProcess : IAsyncDisposable
         var worker = new WorkerProcess(app, name, settings);
         try
         {
-            worker._process.Start();
+            worker._isStarted = worker._process.Start();
             worker._process.BeginOutputReadLine();
             worker._process.BeginErrorReadLine();
             var address = worker._address.Task.WaitAsync(TimeSpan.FromSeconds(60));
@@ -116,13 +118,9 @@ public sealed class WorkerProcess : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
-        try
+        if (_isStarted)
         {
             await KillAsync();
-        }
-        catch (InvalidOperationException)
-        {
-            // It was never started.
         }
 
         _process.Dispose();

@@ -32,32 +32,35 @@ public sealed class SweepTests(TicketApp app) : IClassFixture<TicketApp>, IAsync
     public async Task A_sweep_drains_what_is_due_with_no_more_calls_at_once_than_its_concurrency()
     {
         var concurrency = app.Services.GetRequiredService<IOptions<SweepOptions>>().Value.Concurrency;
-        await AddTicketsAsync("drained", 3 * concurrency);
+        var texts = await AddTicketsAsync("a la vez", 3 * concurrency);
         int atOnce = 0, most = 0, calls = 0;
-        var hold = new ModelHold();
+        var first = new ModelHold();
+        var others = new ModelHold();
         app.Model.Default = async (call, context) =>
         {
-            lock (hold)
+            lock (texts)
             {
                 calls++;
                 most = Math.Max(most, ++atOnce);
             }
 
-            await ModelStub.Held(hold, ModelStub.Labels("Comercial", "Neutral"))(call, context);
-            lock (hold)
+            await ModelStub.Held(call.Ticket == texts[0] ? first : others, ModelStub.Labels("Comercial", "Neutral"))(call, context);
+            lock (texts)
             {
                 atOnce--;
             }
         };
 
         var sweep = app.SweepAsync();
-        await hold.WaitForAsync(concurrency);
+        await first.Arrived;
+        await others.WaitForAsync(concurrency - 1);
 
         // No more are claimed than can be asked about: a claimed ticket that waits in a queue would use up its lease.
-        var backlog = await (await app.Http.GetAsync("/backlog")).ReadJsonAsync();
-        Assert.Equal(concurrency, (int?)backlog["inFlight"]);
-        Assert.Equal(3 * concurrency, (int?)backlog["unprocessed"]);
-        hold.Release();
+        Assert.Equal((concurrency, 3 * concurrency), await ReadBacklogAsync());
+        first.Release();
+        await others.WaitForAsync(1);
+        Assert.Equal((concurrency, (3 * concurrency) - 1), await ReadBacklogAsync());
+        others.Release();
         var summary = await sweep;
 
         Assert.Equal((3 * concurrency, 3 * concurrency, 0, 0, "nothing due"), Counts(summary));
@@ -66,7 +69,7 @@ public sealed class SweepTests(TicketApp app) : IClassFixture<TicketApp>, IAsync
         Assert.Equal(3 * concurrency, calls);
         Assert.Equal(concurrency, most);
         var line = Assert.Single(LogSince(), entry => entry.Message.StartsWith("Sweep:", StringComparison.Ordinal));
-        Assert.Matches("^Sweep: 24 claimed, 24 labelled, 0 to retry, 0 parked in [0-9]+ ms \\(nothing due\\)$", line.Message);
+        Assert.Matches($"^Sweep: {3 * concurrency} claimed, {3 * concurrency} labelled, 0 to retry, 0 parked in [0-9]+ ms \\(nothing due\\)$", line.Message);
         Assert.DoesNotContain(LogSince(), entry => entry.Level >= LogLevel.Warning);
     }
 
@@ -136,16 +139,25 @@ public sealed class SweepTests(TicketApp app) : IClassFixture<TicketApp>, IAsync
         var exhausted = await AddDeadWorkAsync("su proceso muere cada vez", max, "-1 second", null);
         var failedBefore = await AddDeadWorkAsync("falla y al final su proceso muere", max, "-1 second", "UpstreamTimeout: timeout");
         var attemptLeft = await AddDeadWorkAsync("le queda un intento", max - 1, "-1 second", null);
+        var diesMeanwhile = await AddDeadWorkAsync("su proceso muere mientras otros barren", max, "1 hour", null);
         var stillHeld = await AddDeadWorkAsync("otro proceso lo tiene en su último intento", max, "1 hour", null);
 
-        Assert.Equal((1, 1, 0, 2, "nothing due"), Counts(await app.SweepAsync()));
+        var hold = app.Model.Hold("le queda un intento");
+        var sweep = app.SweepAsync();
+        await hold.Arrived;
+
+        // Its lease ends in the middle of the run: that is no attempt more either.
+        await app.ExecuteAsync("update ticket_work set due_at = now() - interval '1 second' where ticket_id = @diesMeanwhile", new { diesMeanwhile });
+        hold.Release();
+        Assert.Equal((1, 1, 0, 2, "nothing due"), Counts(await sweep));
 
         Assert.Equal(new Work(max, false, true, "interrupted: the process ended during the last attempt", 0), await ReadWorkAsync(exhausted) with { DueIn = 0 });
         Assert.Equal(new Work(max, false, true, "UpstreamTimeout: timeout", 0), await ReadWorkAsync(failedBefore) with { DueIn = 0 });
         Assert.Equal(new Work(max, true, false, null, 0), await ReadWorkAsync(stillHeld) with { DueIn = 0 });
         Assert.True((await app.ReadTicketAsync(attemptLeft)).Processed);
         Assert.Equal(["le queda un intento"], (await app.QueryAsync<string>("select description from tickets")).Where(text => app.Model.CallsFor(text).Count > 0));
-        Assert.Equal((0, 0, 0, 0, "nothing due"), Counts(await app.SweepAsync()));
+        Assert.Equal((0, 0, 0, 1, "nothing due"), Counts(await app.SweepAsync()));
+        Assert.True((await ReadWorkAsync(diesMeanwhile)).Parked);
     }
 
     [Theory]
@@ -270,6 +282,22 @@ public sealed class SweepTests(TicketApp app) : IClassFixture<TicketApp>, IAsync
     }
 
     [Fact]
+    public async Task Whatever_characters_a_text_is_made_of_it_is_labelled_and_stands_in_nobodys_way()
+    {
+        // Anything that Postgres stores: noncharacters, half an emoji's joiner, private use, marks without a letter, right to left.
+        string[] texts = ["la app\ufffe falla", "la app\uffff falla", "\ufdd0 falla", "👩\u200d falla", "\ue000 falla", "\u0301\u0301 falla", "\u202e allaf", new string('a', 100_000)];
+        await app.ExecuteAsync("insert into tickets (description) select unnest(@texts)", new { texts });
+
+        Assert.Equal((texts.Length, texts.Length, 0, 0, "nothing due"), Counts(await app.SweepAsync()));
+
+        Assert.Equal(texts.Length, await CountAsync("tickets where processed"));
+        var id = await app.QuerySingleAsync<Guid>("select id from tickets where description = @text", new { text = texts[0] });
+        Assert.Equal(HttpStatusCode.OK, (await app.ProcessAsync(id, texts[0])).StatusCode);
+        await (await app.ProcessAsync(id, "la app\ufffe")).AssertProblemAsync(409, "description-mismatch");
+        Assert.DoesNotContain(LogSince(), entry => entry.Level >= LogLevel.Warning);
+    }
+
+    [Fact]
     public async Task A_ticket_that_a_person_labels_while_it_waits_or_is_parked_loses_its_work_row_and_keeps_the_persons_labels()
     {
         const string Waits = "espera y alguien lo etiqueta";
@@ -280,6 +308,8 @@ public sealed class SweepTests(TicketApp app) : IClassFixture<TicketApp>, IAsync
         var parked = await AddDeadWorkAsync(IsParked, 5, "-1 second", null);
         await app.SweepAsync();
         Assert.Equal(2, await CountAsync("ticket_work"));
+        const string IsDead = "su proceso murió y alguien lo etiqueta";
+        var dead = await AddDeadWorkAsync(IsDead, 5, "-1 second", null);
 
         await app.ExecuteAsync("update tickets set category = 'Comercial', sentiment = 'Positivo', processed = true");
         Assert.Equal((0, 0, 0, 0, "nothing due"), Counts(await app.SweepAsync()));
@@ -287,6 +317,7 @@ public sealed class SweepTests(TicketApp app) : IClassFixture<TicketApp>, IAsync
         Assert.Equal(0, await CountAsync("ticket_work"));
         Assert.Equal(new TicketRow(waits, Waits, "Comercial", "Positivo", true), await app.ReadTicketAsync(waits));
         Assert.Equal(new TicketRow(parked, IsParked, "Comercial", "Positivo", true), await app.ReadTicketAsync(parked));
+        Assert.Equal(new TicketRow(dead, IsDead, "Comercial", "Positivo", true), await app.ReadTicketAsync(dead));
         Assert.Empty(app.Model.CallsFor(IsParked));
     }
 
@@ -383,6 +414,12 @@ public sealed class SweepTests(TicketApp app) : IClassFixture<TicketApp>, IAsync
             """,
             new { id, attempts, leaseEnds, lastError });
         return id;
+    }
+
+    private async Task<(int? InFlight, int? Unprocessed)> ReadBacklogAsync()
+    {
+        var backlog = await (await app.Http.GetAsync("/backlog")).ReadJsonAsync();
+        return ((int?)backlog["inFlight"], (int?)backlog["unprocessed"]);
     }
 
     private Task<Work> ReadWorkAsync(Guid id) => app.QuerySingleAsync<Work>(

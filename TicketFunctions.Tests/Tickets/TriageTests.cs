@@ -8,6 +8,7 @@ using Dapper;
 using Microsoft.AspNetCore.Http;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Options;
 using Npgsql;
 using TicketFunctions.Tests.Support;
 using TicketFunctions.Tickets;
@@ -31,14 +32,16 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
     public Task DisposeAsync() => Task.CompletedTask;
 
     [Theory]
-    [InlineData(false)]
-    [InlineData(true)]
-    public async Task A_worker_whose_lease_ended_changes_nothing_once_another_one_has_finished(bool firstIsSweep)
+    [InlineData(false, false)]
+    [InlineData(false, true)]
+    [InlineData(true, false)]
+    [InlineData(true, true)]
+    public async Task A_worker_whose_lease_ended_changes_nothing_once_another_one_has_finished(bool firstIsSweep, bool firstFails)
     {
-        var text = $"el primero tarda demasiado, barrido: {firstIsSweep}";
+        var text = $"el primero tarda demasiado, barrido: {firstIsSweep}, falla: {firstFails}";
         var id = await app.AddTicketAsync(text);
         var hold = new ModelHold();
-        app.Model.On(text, ModelStub.Sequence(ModelStub.Held(hold, First), Second));
+        app.Model.On(text, ModelStub.Sequence(ModelStub.Held(hold, firstFails ? ModelStub.Json(500, new JsonObject()) : First), Second));
 
         var sweep = firstIsSweep ? app.SweepAsync() : null;
         var request = firstIsSweep ? null : app.ProcessAsync(id);
@@ -52,7 +55,7 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
         if (sweep is not null)
         {
             var summary = await sweep;
-            Assert.Equal((1, 0), (summary.Claimed, summary.Labelled));
+            Assert.Equal((1, 0, 0), (summary.Claimed, summary.Labelled, summary.Waiting));
         }
         else
         {
@@ -65,6 +68,43 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
         var decision = Assert.Single(await ReadDecisionsAsync(id));
         Assert.Equal(("Facturacion", "Positivo", 2), (decision.Category, decision.Sentiment, decision.Attempts));
         Assert.Equal(0, await CountWorkAsync(id));
+        Assert.Equal(2, app.Model.CallsFor(text).Count);
+    }
+
+    [Theory]
+    [InlineData("labels")]
+    [InlineData("no labels")]
+    [InlineData("stopped")]
+    public async Task A_worker_whose_lease_ended_takes_nothing_from_the_one_that_has_the_ticket_now(string firstEndsWith)
+    {
+        var text = $"el segundo todavía piensa, el primero acaba con {firstEndsWith}";
+        var id = await app.AddTicketAsync(text);
+        var firstHold = new ModelHold();
+        var secondHold = new ModelHold();
+        app.Model.On(text, ModelStub.Sequence(
+            ModelStub.Held(firstHold, firstEndsWith == "labels" ? First : ModelStub.Json(500, new JsonObject())),
+            ModelStub.Held(secondHold, Second)));
+        using var stopping = new CancellationTokenSource();
+        var first = app.SweepAsync(stopping.Token);
+        await firstHold.Arrived;
+        await app.LetTimePassAsync();
+        var second = app.ProcessAsync(id);
+        await secondHold.Arrived;
+        var work = await ReadWorkAsync(id);
+
+        if (firstEndsWith == "stopped")
+        {
+            await stopping.CancelAsync();
+        }
+
+        firstHold.Release();
+        Assert.Equal(0, (await first).Labelled);
+        Assert.Equal(work, await ReadWorkAsync(id));
+        Assert.Equal(new TicketRow(id, text, null, null, false), await app.ReadTicketAsync(id));
+
+        secondHold.Release();
+        Assert.Equal("Facturacion", (string?)(await (await second).ReadJsonAsync())["category"]);
+        Assert.Equal(("Facturacion", 2), (await ReadDecisionsAsync(id)).Select(decision => (decision.Category, decision.Attempts)).Single());
         Assert.Equal(2, app.Model.CallsFor(text).Count);
     }
 
@@ -452,6 +492,51 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
         }
     }
 
+    [Fact]
+    public async Task A_persons_correction_made_while_a_forced_decision_is_thought_over_is_kept()
+    {
+        const string Text = "una persona corrige mientras se vuelve a pensar";
+        var id = await app.AddTicketAsync(Text);
+        await app.ProcessAsync(id);
+        var hold = app.Model.Hold(Text, First);
+
+        var forced = app.ProcessAsync(id, query: "?force=true");
+        await hold.Arrived;
+        await app.ExecuteAsync("update tickets set category = 'Comercial' where id = @id", new { id });
+        hold.Release();
+
+        Assert.Equal(
+            $$"""{"id":"{{id}}","category":"Comercial","sentiment":"Negativo","processed":true,"source":"stored","model":null,"confidence":null}""",
+            (await (await forced).ReadJsonAsync()).ToJsonString());
+        Assert.Equal(new TicketRow(id, Text, "Comercial", "Negativo", true), await app.ReadTicketAsync(id));
+        Assert.Single(await ReadDecisionsAsync(id));
+        Assert.Equal(0, await CountWorkAsync(id));
+        Assert.Equal(2, app.Model.CallsFor(Text).Count);
+    }
+
+    [Fact]
+    public async Task A_lease_lasts_its_whole_length_from_when_it_was_got_however_long_the_claim_had_waited()
+    {
+        const string Text = "se espera mucho por este ticket";
+        var id = await app.AddTicketAsync(Text);
+        var hold = app.Model.Hold(Text);
+        await using var other = await OpenAsync();
+        await using var transaction = await other.BeginTransactionAsync();
+        await other.ExecuteAsync("select from tickets where id = @id for update", new { id });
+        var request = app.ProcessAsync(id);
+        await WaitUntilBlockedAsync(1);
+
+        // now() is when a statement began, and this one began to wait before this moment.
+        var lease = app.Services.GetRequiredService<IOptions<TriageOptions>>().Value.Lease;
+        var earliest = await other.QuerySingleAsync<DateTime>("select clock_timestamp() + @lease", new { lease });
+        await transaction.RollbackAsync();
+        await hold.Arrived;
+
+        Assert.True(await app.QuerySingleAsync<DateTime>("select due_at from ticket_work where ticket_id = @id", new { id }) >= earliest);
+        hold.Release();
+        Assert.Equal(HttpStatusCode.OK, (await request).StatusCode);
+    }
+
     [Theory]
     [InlineData(false)]
     [InlineData(true)]
@@ -593,7 +678,7 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
     public async Task Two_hundred_requests_on_four_connections_hold_none_of_them_while_the_model_thinks()
     {
         await using var small = await TicketApp.StartAsync(
-            ("ConnectionStrings__Tickets", "Maximum Pool Size=4"), ("Model__AttemptTimeout", "00:00:40"), ("Model__TotalTimeout", "00:00:50"));
+            ("ConnectionStrings__Tickets", "Maximum Pool Size=4;Timeout=30"), ("Model__AttemptTimeout", "00:00:40"), ("Model__TotalTimeout", "00:00:50"));
         var hold = small.Model.HoldAll();
         var ids = await small.QueryAsync<Guid>("insert into tickets (description) select format('a la vez %s', n) from generate_series(1, 200) as n returning id");
 
@@ -613,7 +698,7 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
     [Fact]
     public async Task When_all_connections_are_taken_others_wait_a_bounded_time_and_then_are_told_to_come_back()
     {
-        await using var small = await TicketApp.StartAsync(("ConnectionStrings__Tickets", "Maximum Pool Size=4;Timeout=1"));
+        await using var small = await TicketApp.StartAsync(("ConnectionStrings__Tickets", "Maximum Pool Size=4;Timeout=2"));
         var locked = await small.AddTicketAsync("alguien lo tiene bloqueado");
         var free = await small.AddTicketAsync("nadie lo tiene");
         await using var other = new NpgsqlConnection(small.ConnectionString);
@@ -669,6 +754,9 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
 
     private Task<string> ReadWholeRowAsync(Guid id) =>
         app.QuerySingleAsync<string>("select concat(xmin, ' ', tickets) from tickets where id = @id", new { id });
+
+    private Task<string> ReadWorkAsync(Guid id) =>
+        app.QuerySingleAsync<string>("select concat(xmin, ' ', ticket_work) from ticket_work where ticket_id = @id", new { id });
 
     private Task<int> CountWorkAsync(Guid id) =>
         app.QuerySingleAsync<int>("select count(*) from ticket_work where ticket_id = @id", new { id });

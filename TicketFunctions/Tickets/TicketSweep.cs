@@ -38,8 +38,8 @@ public sealed partial class TicketSweep(
         using var giveBack = CancellationTokenSource.CreateLinkedTokenSource(drain.Token);
         await using var registration = stopping.Register(() => giveBack.CancelAfter(WorkDrain.Grace));
         var started = time.GetTimestamp();
-        var parked = await store.ParkExhaustedAsync(triageOptions.Value.MaxAttempts, stopping);
         await store.ForgetProcessedAsync(stopping);
+        var parked = await store.ParkExhaustedAsync(triageOptions.Value.MaxAttempts, stopping);
 
         int claimed = 0, labelled = 0, waiting = 0, unavailable = 0;
         var triedNewest = false;

@@ -207,10 +207,15 @@ public sealed partial class TicketTriage(
 
         // What a provider asks for is honoured within reason: some ask for a day.
         var wait = failed.RetryAfter > backoff ? TimeSpan.FromTicks(Math.Min(failed.RetryAfter.Value.Ticks, TriageOptions.MaxBackoff.Ticks)) : backoff;
-        if (await EndAsync(ticket, $"{failed.Kind}: {failed.Reason}", last ? null : wait) == WriteStatus.Stale)
+        switch (await EndAsync(ticket, $"{failed.Kind}: {failed.Reason}", last ? null : wait))
         {
-            Log.Stale(logger, ticket.Id);
-            return new TriageResult.InProgress(TimeSpan.Zero);
+            case WriteStatus.Stale:
+                Log.Stale(logger, ticket.Id);
+                return new TriageResult.InProgress(TimeSpan.Zero);
+
+            case WriteStatus.LeaseLost:
+                Log.LeaseLost(logger, ticket.Id);
+                return new TriageResult.InProgress(TimeSpan.Zero);
         }
 
         Log.Failed(logger, ticket.Id, failed.Kind, failed.Reason, ticket.Attempts, _options.MaxAttempts, ticket.Forced ? "keeps its labels" : last ? "parked" : "waits");
