@@ -4,7 +4,6 @@ using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Options;
 using TicketFunctions.Classification;
 using TicketFunctions.Hosting.AspNetCore;
-using TicketFunctions.Storage;
 using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Tests.Hosting;
@@ -102,25 +101,6 @@ public sealed class SettingsTests
     [InlineData("Taxonomy__Sentiments__0__Label=Bien|Taxonomy__Sentiments__0__Synonyms__0=positivo|Taxonomy__Sentiments__1__Label=Mal"
         + "|Taxonomy__Sentiments__1__Synonyms__0=NEGATIVO|Taxonomy__Sentiments__1__Synonyms__1=Neutral")]
     public void Right_settings_do_not(string settings) => Assert.Empty(FindErrors(settings));
-
-    [Theory]
-    [InlineData("")]
-    [InlineData("nonsense")]
-    [InlineData("Password=canary;Nonsense=1;Host=h")]
-    [InlineData("Database=canary")]
-    [InlineData("Host=h;Port=canary")]
-    [InlineData("postgresql://")]
-    [InlineData("postgresql://u:canary@h:port/d")]
-    [InlineData("postgresql://u:canary@h/d?nonsense=canary")]
-    [InlineData("postgresql://u:canary@h/d?sslmode=canary")]
-    public void A_connection_string_that_cannot_be_read_is_not_repeated(string text)
-    {
-        var error = Assert.Throws<FormatException>(() => ConnectionStrings.Parse(text));
-
-        Assert.Contains("ConnectionStrings__Tickets (or SUPABASE_DB_URL)", error.Message, StringComparison.Ordinal);
-        Assert.Contains("postgresql://user:password@host:5432/database", error.Message, StringComparison.Ordinal);
-        Assert.DoesNotContain("canary", error.ToString(), StringComparison.Ordinal);
-    }
 
     private static string[] FindErrors(string settings)
     {
