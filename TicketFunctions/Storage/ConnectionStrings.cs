@@ -25,7 +25,7 @@ public static class ConnectionStrings
     }
 
     private const string Forms =
-        "Use `Host=…;Port=5432;Database=…;Username=…;Password=…` or `postgresql://user:password@host:5432/database` "
+        "Set ConnectionStrings__Tickets (or SUPABASE_DB_URL) to `Host=…;Port=5432;Database=…;Username=…;Password=…` or `postgresql://user:password@host:5432/database` "
         + "(percent-encode special characters in the password).";
 
     private static bool IsUri(string text) =>
