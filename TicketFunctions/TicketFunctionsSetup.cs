@@ -50,6 +50,26 @@ public static class TicketFunctionsSetup
         return services;
     }
 
+    /// <summary>Checks every setting before anything is done with it.</summary>
+    /// <exception cref="OptionsValidationException">Settings are wrong; each failure is a sentence that says how to mend it. May come as an AggregateException of several.</exception>
+    /// <exception cref="FormatException">The connection string cannot be read.</exception>
+    public static void Validate(IServiceProvider services)
+    {
+        services.GetRequiredService<IStartupValidator>().Validate();
+        services.GetRequiredService<NpgsqlDataSource>();
+    }
+
+    /// <summary>The sentences of an exception that <see cref="Validate"/> throws, or null when it is another one.</summary>
+    public static IEnumerable<string>? FindSentences(Exception exception) => exception switch
+    {
+        OptionsValidationException e => e.Failures,
+        // Several sections are wrong, or one that others depend on, which then repeat its errors.
+        AggregateException e when e.InnerExceptions.All(inner => inner is OptionsValidationException) =>
+            e.InnerExceptions.Cast<OptionsValidationException>().SelectMany(inner => inner.Failures).Distinct(),
+        FormatException e => [e.Message],
+        _ => null,
+    };
+
     private static OptionsBuilder<T> AddOptions<T>(IServiceCollection services, IConfiguration configuration, string section)
         where T : class
     {

@@ -23,6 +23,9 @@ public enum FailureKind
 
     /// <summary>The time for the attempt ran out.</summary>
     UpstreamTimeout,
+
+    /// <summary>There were labels, and the database refuses to store them: a constraint or trigger of the team's own.</summary>
+    StorageRefused,
 }
 
 /// <summary>How one attempt at classifying a text ended.</summary>

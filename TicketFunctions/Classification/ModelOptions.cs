@@ -63,6 +63,16 @@ public sealed class ModelOptions
             yield return "Model__Endpoint is not an http or https address; write it like http://localhost:11434/v1.";
         }
 
+        else if (EndpointUri is { } endpoint && (endpoint.UserInfo.Length > 0 || endpoint.Query.Length > 0))
+        {
+            yield return "Model__Endpoint carries a user or a query; write the bare address, and the key in Model__ApiKey.";
+        }
+
+        if (ApiKey?.Any(c => c is < '!' or > '~') == true)
+        {
+            yield return "Model__ApiKey holds a blank, a line break or a character that no header can carry; copy the key again.";
+        }
+
         switch (EffectiveProvider)
         {
             case "baseline":

@@ -36,6 +36,19 @@ public enum WriteStatus
     LeaseLost,
 }
 
+/// <summary>How the end of a failed attempt was recorded.</summary>
+public enum FailStatus
+{
+    Waiting,
+    Parked,
+
+    /// <summary>The text was edited meanwhile and is due at once.</summary>
+    Stale,
+
+    /// <summary>The lease belongs to somebody else by now, or to nobody; nothing was written.</summary>
+    LeaseLost,
+}
+
 /// <summary>An earlier decision on the same text.</summary>
 public sealed record EarlierDecision(string Category, string Sentiment, float? Confidence);
 

@@ -20,6 +20,11 @@ public static class ConnectionStrings
             throw new FormatException("The connection string names no host. " + Forms);
         }
 
+        if (builder.Port is < 1 or > 65535)
+        {
+            throw new FormatException("The connection string's port is not between 1 and 65535. " + Forms);
+        }
+
         ApplyDefaults(builder);
         return builder;
     }

@@ -6,6 +6,11 @@ namespace TicketFunctions.Storage;
 /// <summary>Tells a database that is away, full or read-only from a statement that is wrong.</summary>
 public static class StorageFaults
 {
+    /// <summary>An exception as it may be logged. What Postgres says may quote a row, by a constraint or a trigger of the team's own.</summary>
+    public static string Describe(Exception exception) => exception is PostgresException e
+        ? $"PostgresException {e.SqlState} on {e.TableName ?? "?"}, constraint {e.ConstraintName ?? "?"}{Environment.NewLine}{e.StackTrace}"
+        : exception.ToString();
+
     /// <summary>Whether the same statement may succeed later.</summary>
     /// <remarks>Npgsql's own IsTransient leaves out read-only, cancelled statements and protocol violations. Codes: https://www.postgresql.org/docs/current/errcodes-appendix.html</remarks>
     public static bool IsUnavailable(Exception exception) => exception switch

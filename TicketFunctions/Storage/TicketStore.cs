@@ -40,6 +40,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
               where not processed or @force
               on conflict (ticket_id) do update
               set attempts = case when @force then 1 else work.attempts + 1 end,
+                first_attempt_at = case when @force then now() else work.first_attempt_at end,
                 lease_token = excluded.lease_token,
                 due_at = excluded.due_at,
                 parked_at = null
@@ -248,31 +249,54 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     /// <summary>Ends a failed attempt: the ticket waits for its next one, or is parked after the last.</summary>
     /// <param name="ticket">The claimed ticket.</param>
     /// <param name="error">What went wrong, in our own words.</param>
-    /// <param name="wait">From now to the next attempt; null parks the ticket.</param>
+    /// <param name="wait">From now to the next attempt.</param>
+    /// <param name="park">This was the last attempt.</param>
+    /// <param name="spareInOutage">
+    /// Do not park, nor count the attempt, if the model has answered nobody since this ticket's first one: then it is not the ticket's fault.
+    /// </param>
     /// <param name="cancellationToken">Gives up; the lease then runs out by itself.</param>
-    /// <returns>Stale when the text was edited meanwhile: the failure is not the new text's, which is due at once.</returns>
-    public async Task<WriteStatus> FailAsync(
-        ClaimedTicket ticket, string error, TimeSpan? wait, CancellationToken cancellationToken)
+    public async Task<FailStatus> FailAsync(
+        ClaimedTicket ticket, string error, TimeSpan wait, bool park, bool spareInOutage, CancellationToken cancellationToken)
     {
-        // Under our lease only an edit of the text changes the attempts: it sets them back.
-        var failed = await QueryFirstOrDefaultAsync<bool?>(
+        // Under our lease only an edit of the text changes the attempts: it sets them back, and the failure is not the new text's.
+        var row = await QueryFirstOrDefaultAsync<FailRow>(
             """
+            with failed as (
+              select
+                work.ticket_id,
+                work.attempts = @Attempts as current,
+                @park and not (
+                  @spareInOutage
+                  and not exists (
+                    select
+                    from public.ticket_decisions
+                    where ticket_decisions.decided_at >= work.first_attempt_at
+                      and ticket_decisions.source = 'model'
+                  )
+                ) as park
+              from public.ticket_work as work
+              where work.ticket_id = @Id
+                and work.lease_token = @LeaseToken
+              for update
+            )
             update public.ticket_work
             set lease_token = null,
-              due_at = case when attempts = @Attempts then now() + coalesce(@wait, interval '0') else now() end,
-              parked_at = case when attempts = @Attempts and @wait::interval is null then now() end,
-              last_error = case when attempts = @Attempts then @error end
-            where ticket_id = @Id
-              and lease_token = @LeaseToken
-            returning attempts = @Attempts
+              attempts = case when current and @park and not park then attempts - 1 else attempts end,
+              due_at = case when current then now() + @wait else now() end,
+              parked_at = case when current and park then now() end,
+              last_error = case when current then @error end
+            from failed
+            where ticket_work.ticket_id = failed.ticket_id
+            returning failed.current, failed.park
             """,
-            new { ticket.Id, ticket.LeaseToken, ticket.Attempts, error, wait },
+            new { ticket.Id, ticket.LeaseToken, ticket.Attempts, error, wait, park, spareInOutage },
             cancellationToken);
-        return failed switch
+        return row switch
         {
-            true => WriteStatus.Written,
-            false => WriteStatus.Stale,
-            null => WriteStatus.LeaseLost,
+            null => FailStatus.LeaseLost,
+            { Current: false } => FailStatus.Stale,
+            { Park: true } => FailStatus.Parked,
+            _ => FailStatus.Waiting,
         };
     }
 
@@ -383,6 +407,17 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             new { id, labels.Category, labels.Sentiment },
             cancellationToken);
 
+    /// <summary>The text of a ticket, or null when there is no such ticket.</summary>
+    public Task<string?> FindDescriptionAsync(Guid id, CancellationToken cancellationToken) =>
+        QueryFirstOrDefaultAsync<string>(
+            """
+            select description
+            from public.tickets
+            where id = @id
+            """,
+            new { id },
+            cancellationToken);
+
     /// <summary>Inserts a ticket as any other client would.</summary>
     public async Task<Guid> InsertAsync(string description, CancellationToken cancellationToken) =>
         await QueryFirstOrDefaultAsync<Guid>(
@@ -447,4 +482,6 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     private sealed record DueRow(Guid Id, string Description, Guid LeaseToken, int Attempts);
 
     private sealed record WriteRow(bool Owned, bool Written);
+
+    private sealed record FailRow(bool Current, bool Park);
 }

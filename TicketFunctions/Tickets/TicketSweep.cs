@@ -29,6 +29,9 @@ public sealed partial class TicketSweep(
     /// </summary>
     private const int UnavailableInARow = 5;
 
+    /// <summary>So many tickets in a row that found no database end the run by their exception.</summary>
+    private const int BrokenInARow = 5;
+
     private readonly SweepOptions _sweep = sweepOptions.Value;
 
     /// <param name="progress">Told the tickets ended so far.</param>
@@ -43,6 +46,7 @@ public sealed partial class TicketSweep(
 
         int claimed = 0, labelled = 0, waiting = 0, unavailable = 0;
         var triedNewest = false;
+        var brokenInARow = 0;
         var underWay = new HashSet<Task<TriageResult>>();
         string? end = null;
         try
@@ -74,7 +78,18 @@ public sealed partial class TicketSweep(
 
                 var finished = await Task.WhenAny(underWay);
                 underWay.Remove(finished);
-                Count(await finished);
+                try
+                {
+                    Count(await finished);
+                    brokenInARow = 0;
+                }
+                catch (Exception e) when (StorageFaults.IsUnavailable(e) && ++brokenInARow < BrokenInARow)
+                {
+                    // One row may be locked or cut off while the others go on; its lease runs out and it comes again.
+                    Log.Broken(logger, e.GetType().Name);
+                    waiting++;
+                }
+
                 progress?.Report(labelled + waiting + parked);
             }
         }
@@ -117,6 +132,9 @@ public sealed partial class TicketSweep(
 
     private static partial class Log
     {
+        [LoggerMessage(Level = LogLevel.Warning, Message = "A ticket could not be written ({Exception}); it comes again when its lease is over")]
+        public static partial void Broken(ILogger logger, string exception);
+
         [LoggerMessage(Level = LogLevel.Information, Message = "Sweep: {Claimed} claimed, {Labelled} labelled, {Waiting} to retry, {Parked} parked in {Milliseconds} ms ({End})")]
         public static partial void Swept(ILogger logger, int claimed, int labelled, int waiting, int parked, long milliseconds, string end);
     }

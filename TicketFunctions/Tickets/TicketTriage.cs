@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using System.Text;
 using Microsoft.Extensions.Options;
+using Npgsql;
 using TicketFunctions.Classification;
 using TicketFunctions.Storage;
 
@@ -59,6 +60,14 @@ public sealed partial class TicketTriage(
     public async Task<TriageResult> ProcessAsync(
         Guid id, string? expectedText, bool force, CancellationToken aborted, CancellationToken stopping)
     {
+        // Before the claim: a wrong guess of a client must leave no trace on the ticket.
+        if (expectedText is not null
+            && await store.FindDescriptionAsync(id, aborted) is { } stored
+            && !TicketText.AreSame(expectedText, stored))
+        {
+            return new TriageResult.DescriptionMismatch();
+        }
+
         // A text that changes under our hands is classified again at once; an author who types faster leaves it to the sweep.
         for (var round = 1; ; round++)
         {
@@ -113,7 +122,7 @@ public sealed partial class TicketTriage(
     {
         if (!TicketText.IsVisible(ticket.Description))
         {
-            await EndAsync(ticket, "blank: the text has nothing in it to classify", wait: null);
+            await EndAsync(ticket, "blank: the text has nothing in it to classify", TimeSpan.Zero, park: true, spareInOutage: false);
             Log.Blank(logger, ticket.Id);
             return new TriageResult.BlankText();
         }
@@ -179,7 +188,18 @@ public sealed partial class TicketTriage(
 
     private async Task<TriageResult> CompleteAsync(ClaimedTicket ticket, Decision decision)
     {
-        switch (await WritePersistentlyAsync(() => store.CompleteAsync(ticket, decision, CancellationToken.None)))
+        WriteStatus status;
+        try
+        {
+            status = await WritePersistentlyAsync(() => store.CompleteAsync(ticket, decision, CancellationToken.None));
+        }
+        catch (PostgresException e) when (!StorageFaults.IsUnavailable(e))
+        {
+            return await FailAsync(ticket, new ClassificationResult.Failed(
+                FailureKind.StorageRefused, $"refused: the database does not take these labels for this row (SQLSTATE {e.SqlState})"));
+        }
+
+        switch (status)
         {
             case WriteStatus.Written:
                 Log.Labelled(
@@ -207,27 +227,35 @@ public sealed partial class TicketTriage(
 
         // What a provider asks for is honoured within reason: some ask for a day.
         var wait = failed.RetryAfter > backoff ? TimeSpan.FromTicks(Math.Min(failed.RetryAfter.Value.Ticks, TriageOptions.MaxBackoff.Ticks)) : backoff;
-        switch (await EndAsync(ticket, $"{failed.Kind}: {failed.Reason}", last ? null : wait))
+        var status = await EndAsync(
+            ticket, $"{failed.Kind}: {failed.Reason}", wait, park: last, spareInOutage: failed.Kind == FailureKind.UpstreamUnavailable);
+        switch (status)
         {
-            case WriteStatus.Stale:
+            case FailStatus.Stale:
                 Log.Stale(logger, ticket.Id);
                 return new TriageResult.InProgress(TimeSpan.Zero);
 
-            case WriteStatus.LeaseLost:
+            case FailStatus.LeaseLost:
                 Log.LeaseLost(logger, ticket.Id);
                 return new TriageResult.InProgress(TimeSpan.Zero);
         }
 
-        Log.Failed(logger, ticket.Id, failed.Kind, failed.Reason, ticket.Attempts, _options.MaxAttempts, ticket.Forced ? "keeps its labels" : last ? "parked" : "waits");
+        Log.Failed(logger, ticket.Id, failed.Kind, failed.Reason, ticket.Attempts, _options.MaxAttempts, ticket.Forced ? "keeps its labels" : status.ToString());
         return ticket.Forced ? new TriageResult.NotForced(failed.Kind)
-            : last ? new TriageResult.Parked(failed.Kind)
+            : status == FailStatus.Parked ? new TriageResult.Parked(failed.Kind)
             : new TriageResult.RetryLater(failed.Kind, wait);
     }
 
     /// <summary>A processed ticket keeps its old labels, and no further attempt is made for a forced one.</summary>
-    private Task<WriteStatus> EndAsync(ClaimedTicket ticket, string error, TimeSpan? wait) => ticket.Forced
-        ? store.ForgetAsync(ticket, CancellationToken.None)
-        : store.FailAsync(ticket, error, wait, CancellationToken.None);
+    private async Task<FailStatus> EndAsync(ClaimedTicket ticket, string error, TimeSpan wait, bool park, bool spareInOutage)
+    {
+        if (!ticket.Forced)
+        {
+            return await store.FailAsync(ticket, error, wait, park, spareInOutage, CancellationToken.None);
+        }
+
+        return await store.ForgetAsync(ticket, CancellationToken.None) == WriteStatus.Written ? FailStatus.Waiting : FailStatus.LeaseLost;
+    }
 
     private Task<WriteStatus> GiveBackAsync(ClaimedTicket ticket) => ticket.Forced
         ? store.ForgetAsync(ticket, CancellationToken.None)

@@ -38,11 +38,11 @@ public sealed class SweepOptions
     [Range(1, 1000, ErrorMessage = "Sweep__BatchSize must be between 1 and 1000.")]
     public int BatchSize { get; set; } = 32;
 
-    /// <summary>Model calls at once.</summary>
+    /// <summary>Model calls at once, in one run.</summary>
     [Range(1, 256, ErrorMessage = "Sweep__Concurrency must be between 1 and 256.")]
     public int Concurrency { get; set; } = 8;
 
     /// <summary>No ticket is claimed later than this after the start of a run.</summary>
-    [Range(typeof(TimeSpan), "00:00:01", "01:00:00", ErrorMessage = "Sweep__TimeBudget must be between 00:00:01 and 01:00:00.")]
+    [Range(typeof(TimeSpan), "00:00:01", "00:09:00", ErrorMessage = "Sweep__TimeBudget must be between 00:00:01 and 00:09:00, below the functionTimeout of host.json.")]
     public TimeSpan TimeBudget { get; set; } = TimeSpan.FromMinutes(4);
 }

@@ -71,6 +71,9 @@ public sealed record Problem(
     public static Problem StorageUnavailable() =>
         new(503, "storage-unavailable", "The database is unavailable", "Nothing is lost; try again later.", RetryAfter: TimeSpan.FromSeconds(5));
 
+    public static Problem StorageRefused(string detail, TimeSpan retryAfter) =>
+        new(503, "storage-unavailable", "The database does not take the labels", detail, RetryAfter: retryAfter);
+
     public static Problem Stopping() =>
         new(503, "upstream-unavailable", "The service is stopping", "The ticket was given back; try again.", RetryAfter: TimeSpan.FromSeconds(5));
 
@@ -85,6 +88,9 @@ public sealed record Problem(
         _ => InternalError(),
     };
 
+    /// <summary>The name of a request in its answer and in the log.</summary>
+    public static string TraceIdOf(HttpContext context) => Activity.Current?.TraceId.ToHexString() ?? context.TraceIdentifier;
+
     public async Task ExecuteAsync(HttpContext httpContext)
     {
         var response = httpContext.Response;
@@ -95,9 +101,8 @@ public sealed record Problem(
             response.Headers.RetryAfter = Math.Max(1, Math.Ceiling(wait.TotalSeconds)).ToString(CultureInfo.InvariantCulture);
         }
 
-        var traceId = Activity.Current?.TraceId.ToHexString() ?? httpContext.TraceIdentifier;
         await JsonSerializer.SerializeAsync(
-            response.Body, new Body(Type, Title, Status, Detail, traceId, Errors), AnswerJson.Default.Body, httpContext.RequestAborted);
+            response.Body, new Body(Type, Title, Status, Detail, TraceIdOf(httpContext), Errors), AnswerJson.Default.Body, httpContext.RequestAborted);
     }
 
     internal sealed record Body(

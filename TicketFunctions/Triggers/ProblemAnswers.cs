@@ -20,7 +20,7 @@ public sealed partial class ProblemAnswers(ILogger<ProblemAnswers> logger)
             var problem = Problem.From(e);
             if (problem.Status == StatusCodes.Status500InternalServerError)
             {
-                Log.Defect(logger, e);
+                Log.Defect(logger, Problem.TraceIdOf(context), StorageFaults.Describe(e));
             }
             else if (StorageFaults.IsUnavailable(e))
             {
@@ -33,8 +33,8 @@ public sealed partial class ProblemAnswers(ILogger<ProblemAnswers> logger)
 
     private static partial class Log
     {
-        [LoggerMessage(Level = LogLevel.Error, Message = "A request failed by a defect")]
-        public static partial void Defect(ILogger logger, Exception exception);
+        [LoggerMessage(Level = LogLevel.Error, Message = "Request {TraceId} failed by a defect: {Details}")]
+        public static partial void Defect(ILogger logger, string traceId, string details);
 
         [LoggerMessage(Level = LogLevel.Warning, Message = "The database is unavailable ({Exception} {SqlState})")]
         public static partial void StorageUnavailable(ILogger logger, string exception, string? sqlState);

@@ -74,6 +74,7 @@ public sealed class ProcessTicket(TicketTriage triage, WorkDrain drain, RequestL
     {
         FailureKind.UpstreamInvalid => Problem.UpstreamInvalid(detail),
         FailureKind.UpstreamTimeout => Problem.UpstreamTimeout(detail),
+        FailureKind.StorageRefused => Problem.StorageRefused(detail, retryAfter ?? TimeSpan.FromHours(1)),
         _ => Problem.UpstreamUnavailable(detail, retryAfter ?? TimeSpan.FromHours(1)),
     };
 }

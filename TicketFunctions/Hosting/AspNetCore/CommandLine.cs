@@ -34,7 +34,8 @@ public static class CommandLine
         root.Subcommands.Add(TrainCommand.Create());
         root.SetAction((_, cancellationToken) => Guarded(ServeCommand.RunAsync, cancellationToken));
 
-        var parsed = root.Parse(args);
+        // No response files: a ticket's text may begin with an @.
+        var parsed = root.Parse(args, new ParserConfiguration { ResponseFileTokenReplacer = null });
         var configuration = new InvocationConfiguration
         {
             // Commands end themselves on Ctrl-C: they give back what they hold. This is for one that does not.
@@ -56,24 +57,15 @@ public static class CommandLine
         {
             return Interrupted;
         }
-        catch (OptionsValidationException e)
+        catch (Exception e) when (TicketFunctionsSetup.FindSentences(e) is { } sentences)
         {
-            return Fail(Usage, e.Failures);
-        }
-        catch (AggregateException e) when (e.InnerExceptions.All(inner => inner is OptionsValidationException))
-        {
-            // Several sections are wrong, or one that others depend on, which then repeat its errors.
-            return Fail(Usage, e.InnerExceptions.Cast<OptionsValidationException>().SelectMany(inner => inner.Failures).Distinct());
-        }
-        catch (FormatException e)
-        {
-            return Fail(Usage, [e.Message]);
+            return Fail(Usage, sentences);
         }
         catch (EmbeddedPostgresException e)
         {
             return Fail(Failure, [e.Message]);
         }
-        catch (IOException e)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             // A file, a pipe, or the address to listen on: Npgsql wraps its own.
             return Fail(Failure, [e.Message]);

@@ -106,7 +106,8 @@ public static class PlainHost
         {
             InitialData = file.GetSection("Values").AsEnumerable(makePathsRelative: true)
                 .Where(pair => pair.Value is not null)
-                .Select(pair => KeyValuePair.Create(pair.Key.Replace("__", ":", StringComparison.Ordinal), pair.Value)),
+                .Select(pair => KeyValuePair.Create(
+                    pair.Key.Replace("__", ":", StringComparison.Ordinal).Replace("ASPNETCORE_", "", StringComparison.OrdinalIgnoreCase), pair.Value)),
         });
         return configuration;
     }

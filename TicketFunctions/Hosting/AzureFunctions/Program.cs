@@ -1,4 +1,3 @@
-using Microsoft.Azure.Functions.Worker;
 using Microsoft.Azure.Functions.Worker.Builder;
 using TicketFunctions;
 using TicketFunctions.Hosting.AzureFunctions;
@@ -6,5 +5,7 @@ using TicketFunctions.Hosting.AzureFunctions;
 var builder = FunctionsApplication.CreateBuilder(args);
 builder.ConfigureFunctionsWebApplication();
 builder.UseMiddleware<ProblemMiddleware>();
+// The framework would log every address, and a key may stand in its query.
+builder.Logging.AddFilter("Microsoft.AspNetCore", LogLevel.Warning);
 builder.Services.AddTicketFunctions(builder.Configuration).AddKernelChatClient();
-builder.Build().Run();
+return WorkerStart.Run(builder.Build());

@@ -2,6 +2,8 @@
 create table public.ticket_work (
   ticket_id uuid primary key references public.tickets (id) on delete cascade,
   attempts integer not null,
+  -- Since when this text is being tried.
+  first_attempt_at timestamptz not null default now(),
   -- Who holds the ticket. Every write on claimed work repeats it.
   lease_token uuid,
   -- When the ticket may be claimed next: the end of the lease while it is held, else of the backoff.
@@ -25,7 +27,8 @@ alter table public.ticket_work set (
 );
 
 -- Labels belong to a text. When the text changes they are void, and the new text starts afresh,
--- unless the same update brings labels of its own (a person's correction).
+-- unless the same update brings labels of its own (a person's correction). No column list on the trigger:
+-- another trigger may be what changes the text.
 create function public.ticket_text_changed()
 returns trigger
 language plpgsql
@@ -35,13 +38,15 @@ as $$
 begin
   update public.ticket_work
   set attempts = 0,
+    first_attempt_at = now(),
     parked_at = null,
     last_error = null,
     due_at = case when lease_token is null then now() else due_at end
   where ticket_id = new.id;
 
-  if new.category is not distinct from old.category
-    and new.sentiment is not distinct from old.sentiment then
+  if new.category is null
+    or new.sentiment is null
+    or (new.category = old.category and new.sentiment = old.sentiment) then
     new.processed := false;
     new.category := null;
     new.sentiment := null;
@@ -54,7 +59,7 @@ $$;
 revoke all on function public.ticket_text_changed() from public;
 
 create trigger ticket_text_changed
-  before update of description on public.tickets
+  before update on public.tickets
   for each row
   when (new.description is distinct from old.description)
   execute function public.ticket_text_changed();

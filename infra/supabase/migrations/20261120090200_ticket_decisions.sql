@@ -33,6 +33,10 @@ create index ticket_decisions_by_ticket
 create index ticket_decisions_by_text
   on public.ticket_decisions (text_sha256, id);
 
+-- Tells whether the model has answered anybody since a given moment.
+create index ticket_decisions_by_time
+  on public.ticket_decisions (decided_at);
+
 create function public.ticket_decisions_are_final()
 returns trigger
 language plpgsql

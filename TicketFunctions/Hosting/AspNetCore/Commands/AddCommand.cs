@@ -1,5 +1,6 @@
 using System.CommandLine;
 using TicketFunctions.Storage;
+using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Hosting.AspNetCore.Commands;
 
@@ -17,6 +18,11 @@ internal static class AddCommand
 
     private static async Task<int> RunAsync(string text, CancellationToken cancellationToken)
     {
+        if (!TicketText.IsVisible(text))
+        {
+            throw new FormatException("The text has nothing visible in it; write what the customer wrote.");
+        }
+
         await using var session = await DatabaseSession.OpenAsync(migrateEmbedded: true, cancellationToken);
         Console.WriteLine(await session.Services.GetRequiredService<TicketStore>().InsertAsync(text, cancellationToken));
         return CommandLine.Success;

@@ -31,6 +31,11 @@ internal static class EvaluateCommand
         var taxonomy = host.Services.GetRequiredService<Taxonomy>();
         var classifier = host.Services.GetRequiredService<ITicketClassifier>();
         var rows = Read(file, taxonomy).ToList();
+        if (rows.Count == 0)
+        {
+            throw new FormatException($"{file.Name} has no rows.");
+        }
+
         var answers = await ClassifyAsync(classifier, rows, showProgress: !json, cancellationToken);
 
         var category = Evaluation.Of(Pair(rows, answers, row => row.Category, labels => labels.Category));

@@ -23,34 +23,40 @@ internal static class ServeCommand
         await using var app = PlainHost.Build();
         await using var database = await LocalDatabase.OpenAsync(app.Services, cancellationToken);
         var migrations = app.Services.GetRequiredService<Migrations>();
-        var samples = 0;
         if (database.IsEmbedded)
         {
-            var applied = await migrations.ApplyAsync(cancellationToken);
-            if (applied.Count == Migrations.All.Count)
-            {
-                samples = await SampleTickets.InsertAsync(app.Services.GetRequiredService<NpgsqlDataSource>(), cancellationToken);
-            }
+            await migrations.ApplyAsync(cancellationToken);
+            await SampleTickets.InsertAsync(app.Services.GetRequiredService<NpgsqlDataSource>(), cancellationToken);
         }
 
-        await app.StartAsync(cancellationToken);
+        await ListenAsync(app, cancellationToken);
         var addresses = app.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()!.Addresses;
         PrintBanner(app, database, addresses);
-        if (!database.IsEmbedded)
+        if (database.IsEmbedded)
+        {
+            await ShowAroundAsync(app, addresses.First(), cancellationToken);
+        }
+        else
         {
             await WarnOfMissingMigrationsAsync(migrations, cancellationToken);
         }
 
-        if (samples > 0)
-        {
-            await SweepCommand.RunAsync(app.Services, cancellationToken);
-            await PrintSamplesAsync(app.Services.GetRequiredService<NpgsqlDataSource>(), cancellationToken);
-        }
-
-        await PrintNextStepsAsync(app, database, addresses.First(), cancellationToken);
+        Console.WriteLine("Ctrl-C stops.");
         await app.WaitForShutdownAsync(cancellationToken);
         CommandLine.Screen.WriteLine("Stopped.");
         return CommandLine.Success;
+    }
+
+    private static async Task ListenAsync(WebApplication app, CancellationToken cancellationToken)
+    {
+        try
+        {
+            await app.StartAsync(cancellationToken);
+        }
+        catch (Exception e) when (e is InvalidOperationException or ArgumentException or FormatException or IOException)
+        {
+            throw new IOException($"The service cannot listen on {app.Configuration["urls"]}: {e.Message} Set ASPNETCORE_URLS to another address, like http://localhost:7072.");
+        }
     }
 
     private static void PrintBanner(WebApplication app, LocalDatabase database, IEnumerable<string> addresses)
@@ -82,34 +88,35 @@ internal static class ServeCommand
         }
     }
 
-    private static async Task PrintSamplesAsync(NpgsqlDataSource dataSource, CancellationToken cancellationToken)
+    /// <summary>What a newcomer wants to see: tickets with labels, and what to type next.</summary>
+    private static async Task ShowAroundAsync(WebApplication app, string address, CancellationToken cancellationToken)
     {
+        var backlog = await app.Services.GetRequiredService<TicketStore>().CountBacklogAsync(cancellationToken);
+        if (backlog.Unprocessed > backlog.Parked)
+        {
+            await SweepCommand.RunAsync(app.Services, cancellationToken);
+        }
+
+        var rows = await SampleTickets.ReadAsync(app.Services.GetRequiredService<NpgsqlDataSource>(), cancellationToken);
+        if (rows.Count == 0)
+        {
+            return;
+        }
+
         var table = new Table().AddColumns("ticket", "category", "sentiment");
-        foreach (var row in await SampleTickets.ReadAsync(dataSource, cancellationToken))
+        foreach (var row in rows)
         {
             table.AddRow(Markup.Escape(row.Description), Markup.Escape(row.Category ?? "-"), Markup.Escape(row.Sentiment ?? "-"));
         }
 
         CommandLine.Screen.Write(table);
-    }
 
-    private static async Task PrintNextStepsAsync(WebApplication app, LocalDatabase database, string address, CancellationToken cancellationToken)
-    {
-        if (database.IsEmbedded)
-        {
-            var rows = await SampleTickets.ReadAsync(app.Services.GetRequiredService<NpgsqlDataSource>(), cancellationToken);
-            if (rows.Count > 0)
-            {
-                // Written plainly: a line that the screen wraps cannot be pasted.
-                Console.WriteLine($$"""
-                    Try:
-                      curl -s {{address}}/process-ticket -H 'content-type: application/json' -d '{"id":"{{rows[0].Id}}"}'
-                    A new ticket, from another terminal:
-                      dotnet run --project TicketFunctions -- add "La app se cierra sola al abrir la cámara."
-                    """);
-            }
-        }
-
-        Console.WriteLine("Ctrl-C stops.");
+        // Written plainly: a line that the screen wraps cannot be pasted.
+        Console.WriteLine($$"""
+            Try:
+              curl -s {{address}}/process-ticket -H 'content-type: application/json' -d '{"id":"{{rows[0].Id}}"}'
+            A new ticket, from another terminal:
+              dotnet run --project TicketFunctions -- add "La app se cierra sola al abrir la cámara."
+            """);
     }
 }

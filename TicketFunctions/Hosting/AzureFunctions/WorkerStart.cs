@@ -1,0 +1,25 @@
+namespace TicketFunctions.Hosting.AzureFunctions;
+
+/// <summary>Starts the worker, unless a setting is wrong: that is said in a sentence, without a stack.</summary>
+internal static class WorkerStart
+{
+    public static int Run(IHost host)
+    {
+        try
+        {
+            TicketFunctionsSetup.Validate(host.Services);
+        }
+        catch (Exception e) when (TicketFunctionsSetup.FindSentences(e) is { } sentences)
+        {
+            foreach (var sentence in sentences)
+            {
+                Console.Error.WriteLine($"error: {sentence}");
+            }
+
+            return 2;
+        }
+
+        host.Run();
+        return 0;
+    }
+}
