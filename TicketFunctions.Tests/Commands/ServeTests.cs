@@ -85,7 +85,10 @@ public sealed class ServeTests
         Assert.Equal(2, open.ExitCode);
         Assert.Matches("^error: .+Keys__Function.+\n$", open.Error);
         Assert.Equal(1, busy.ExitCode);
-        Assert.Equal($"error: Failed to bind to address http://{taken.LocalEndpoint}: address already in use.\n", busy.Error);
+        Assert.Equal(
+            $"error: The service cannot listen on http://{taken.LocalEndpoint}: Failed to bind to address http://{taken.LocalEndpoint}: address already in use. "
+                + "Set ASPNETCORE_URLS to another address, like http://localhost:7072.\n",
+            busy.Error);
     }
 
     [Theory]

@@ -31,7 +31,7 @@ public sealed class SettingsTests
     [InlineData("Sweep__Concurrency=x", "Sweep__Concurrency " + Number)]
     [InlineData("Sweep__Concurrency=0", "Sweep__Concurrency must be between 1 and 256.")]
     [InlineData("Sweep__TimeBudget=1 minute", "Sweep__TimeBudget " + Duration)]
-    [InlineData("Sweep__TimeBudget=00:00:00", "Sweep__TimeBudget must be between 00:00:01 and 01:00:00.")]
+    [InlineData("Sweep__TimeBudget=00:00:00", "Sweep__TimeBudget must be between 00:00:01 and 00:09:00, below the functionTimeout of host.json.")]
     [InlineData("Model__AttemptTimeout=x", "Model__AttemptTimeout " + Duration)]
     [InlineData("Model__AttemptTimeout=00:00:00", "Model__AttemptTimeout must be between 00:00:00.1 and 00:03:00.")]
     [InlineData("Model__TotalTimeout=x", "Model__TotalTimeout " + Duration)]

@@ -57,6 +57,7 @@ public sealed class LeastPrivilegeTests : IAsyncLifetime
         await _app.AddTicketAsync("\u200b");
         Assert.Equal((0, 1, 1), await SweepAsync());
         await _app.LetTimePassAsync();
+        await ProcessAsync(await _app.AddTicketAsync("El modelo responde a otros"));
         Assert.Equal((0, 0, 1), await SweepAsync());
 
         // What somebody labelled by hand, and what a dead process left behind.
