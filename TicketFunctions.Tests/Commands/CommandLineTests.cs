@@ -132,6 +132,24 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
         Assert.Equal(0, await process.WaitForExitAsync());
     }
 
+    [UnixFact]
+    public async Task When_nobody_reads_the_answers_any_more_no_model_is_asked_for_them()
+    {
+        var hold = fixture.Model.Hold("la segunda");
+        await using var pipe = _product.Start(["classify", "-"], "(head -n 1; exec 0<&-; echo gone >&2)", fixture.UseModel);
+
+        await pipe.Input.WriteAsync("la primera\nla segunda\nla tercera\n");
+        await pipe.Input.FlushAsync();
+        await hold.Arrived;
+        await pipe.ReadLineWithAsync("gone");
+        hold.Release();
+        await pipe.ReadLineWithAsync("error: Broken pipe");
+
+        await pipe.WaitForExitAsync();
+        Assert.Single(pipe.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries));
+        Assert.Empty(fixture.Model.CallsFor("la tercera"));
+    }
+
     [Fact]
     public async Task Evaluate_scores_the_classifier()
     {

@@ -45,13 +45,23 @@ public sealed class Product : IDisposable
         return new CommandResult(exitCode, process.Output, process.Error);
     }
 
-    public ProductProcess Start(string[] arguments, params (string Name, string Value)[] settings)
+    public ProductProcess Start(string[] arguments, params (string Name, string Value)[] settings) => Start(arguments, pipeInto: null, settings);
+
+    /// <param name="arguments">The command.</param>
+    /// <param name="pipeInto">A shell command that reads what the product prints, or null.</param>
+    /// <param name="settings">More settings.</param>
+    public ProductProcess Start(string[] arguments, string? pipeInto, (string Name, string Value)[] settings)
     {
         string[] command = ["dotnet", Path.Combine(ProgramFolder, "TicketFunctions.dll"), .. arguments];
         if (OperatingSystem.IsLinux())
         {
             // Whoever runs the tests in the background may have SIGINT ignored, and children inherit that.
             command = ["env", "--default-signal=INT", .. command];
+        }
+
+        if (pipeInto is not null)
+        {
+            command = ["sh", "-c", $"\"$@\" | {pipeInto}", "sh", .. command];
         }
 
         var start = new ProcessStartInfo(command[0], command[1..])

@@ -88,6 +88,11 @@ public sealed class SettingsTests
         Assert.Equal("baseline", services.GetRequiredService<ITicketClassifier>().Identity.Source);
         Assert.Equal("0 */5 * * * *", services.GetRequiredService<IConfiguration>()["SweepSchedule"]);
         Assert.Equal("http://localhost:7071", PlainHost.DefaultUrl);
+
+        // Read once: a watcher for each process that runs would be one too many on a busy machine.
+        Assert.All(
+            ((IConfigurationRoot)services.GetRequiredService<IConfiguration>()).Providers.OfType<FileConfigurationProvider>(),
+            file => Assert.False(file.Source.ReloadOnChange));
     }
 
     [Theory]

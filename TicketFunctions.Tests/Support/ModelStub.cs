@@ -32,7 +32,7 @@ public sealed class ModelStub : IAsyncDisposable
 
     public static async Task<ModelStub> StartAsync()
     {
-        var builder = WebApplication.CreateSlimBuilder();
+        var builder = WebApplication.CreateSlimBuilder(["--hostBuilder:reloadConfigOnChange=false"]);
         builder.Logging.ClearProviders();
         builder.WebHost.UseUrls("http://127.0.0.1:0");
         var stub = new ModelStub(builder.Build());

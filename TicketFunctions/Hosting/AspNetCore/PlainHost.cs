@@ -12,6 +12,9 @@ public static class PlainHost
 
     public const string DefaultSweepSchedule = "0 */5 * * * *";
 
+    /// <summary>Nothing follows a setting that changes later, so no file is watched: Linux grants a user 128 watchers by default.</summary>
+    internal static readonly string[] ReadSettingsOnce = ["--hostBuilder:reloadConfigOnChange=false"];
+
     /// <summary>Wires the process; the caller starts it.</summary>
     /// <param name="settings">Settings that win over the environment.</param>
     /// <param name="configure">Last changes to the services.</param>
@@ -20,7 +23,7 @@ public static class PlainHost
     public static WebApplication Build(
         IEnumerable<KeyValuePair<string, string?>>? settings = null, Action<IServiceCollection>? configure = null)
     {
-        var builder = WebApplication.CreateBuilder(new WebApplicationOptions { ContentRootPath = AppContext.BaseDirectory });
+        var builder = WebApplication.CreateBuilder(new WebApplicationOptions { Args = ReadSettingsOnce, ContentRootPath = AppContext.BaseDirectory });
         builder.Configuration.AddLocalSettings().AddInMemoryCollection(settings ?? []);
         if (string.IsNullOrEmpty(builder.Configuration["urls"]) && string.IsNullOrEmpty(builder.Configuration["http_ports"]))
         {

@@ -3,6 +3,7 @@ using System.Globalization;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using Microsoft.Win32.SafeHandles;
 using TicketFunctions.Classification;
 using TicketFunctions.Tickets;
 
@@ -35,7 +36,7 @@ internal static class ClassifyCommand
         // A closed pipe downstream ends the loop by an IOException, as it should.
         var failed = false;
         using var input = new StreamReader(Console.OpenStandardInput());
-        await using var output = new StreamWriter(Console.OpenStandardOutput());
+        await using var output = new StreamWriter(OpenOutput());
         while (await input.ReadLineAsync(cancellationToken) is { } read)
         {
             var line = await ClassifyAsync(classifier, read, cancellationToken);
@@ -45,6 +46,19 @@ internal static class ClassifyCommand
         }
 
         return failed ? CommandLine.Failure : CommandLine.Success;
+    }
+
+    /// <summary>Standard output that notices when nobody reads it any more: .NET's own goes on in silence, and each line may cost money.</summary>
+    private static Stream OpenOutput()
+    {
+        if (OperatingSystem.IsWindows())
+        {
+            return Console.OpenStandardOutput();
+        }
+
+        // Not for a file: there a FileStream keeps a position of its own.
+        var stream = new FileStream(new SafeFileHandle(1, ownsHandle: false), FileAccess.Write, bufferSize: 0);
+        return stream.CanSeek ? Console.OpenStandardOutput() : stream;
     }
 
     private static async Task<ClassifiedLine> ClassifyAsync(ITicketClassifier classifier, string text, CancellationToken cancellationToken)

@@ -9,7 +9,7 @@ internal static class CommandServices
     /// <exception cref="OptionsValidationException">A setting is wrong.</exception>
     public static async Task<IHost> StartAsync(CancellationToken cancellationToken)
     {
-        var builder = Host.CreateApplicationBuilder(new HostApplicationBuilderSettings { ContentRootPath = AppContext.BaseDirectory });
+        var builder = Host.CreateApplicationBuilder(new HostApplicationBuilderSettings { Args = PlainHost.ReadSettingsOnce, ContentRootPath = AppContext.BaseDirectory });
         builder.Configuration.AddLocalSettings();
         builder.AddQuietLogging();
         builder.Services.AddTicketFunctions(builder.Configuration);
