@@ -148,5 +148,5 @@ public sealed class DatabaseCommandTests : IAsyncLifetime
         ("Model__TotalTimeout", "00:01:00"));
 
     internal static string ToUri(NpgsqlConnectionStringBuilder settings) =>
-        $"postgresql://{Uri.EscapeDataString(settings.Username!)}:{Uri.EscapeDataString(settings.Password!)}@{settings.Host}:{settings.Port}/{settings.Database}";
+        $"postgresql://{Uri.EscapeDataString(settings.Username!)}:{Uri.EscapeDataString(settings.Password ?? "")}@{settings.Host}:{settings.Port}/{settings.Database}";
 }

@@ -36,7 +36,7 @@ public static class SupabaseCli
         var uri = new UriBuilder("postgresql", database.Host!, database.Port, database.Database)
         {
             UserName = Uri.EscapeDataString(database.Username!),
-            Password = Uri.EscapeDataString(database.Password!),
+            Password = Uri.EscapeDataString(database.Password ?? ""),
         };
         var (exitCode, output) = Run(["node", Script, "db", "push", "--workdir", workFolder, $"--remote={uri.Uri.AbsoluteUri}", "--yes"], workFolder);
         Assert.True(exitCode == 0, $"supabase db push ended with {exitCode}: {output}");

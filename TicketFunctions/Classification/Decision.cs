@@ -49,7 +49,8 @@ public abstract record ClassificationResult
     /// <param name="Kind">Which kind of fault.</param>
     /// <param name="Reason">A sentence in our own words: no text of the ticket or the model in it.</param>
     /// <param name="RetryAfter">What the provider asked for.</param>
-    public sealed record Failed(FailureKind Kind, string Reason, TimeSpan? RetryAfter = null) : ClassificationResult;
+    /// <param name="WasAnswered">The model had answered before, and not with labels: the attempt was paid.</param>
+    public sealed record Failed(FailureKind Kind, string Reason, TimeSpan? RetryAfter = null, bool WasAnswered = false) : ClassificationResult;
 }
 
 /// <summary>Decides about a text. Implemented by the language model and by the embedded baseline.</summary>

@@ -62,7 +62,7 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
             catch (Exception e)
             {
                 // Client libraries throw whatever a broken answer breaks in them; none of it may reach the triage.
-                var failure = ChatFaults.Describe(e, _time.GetUtcNow());
+                var failure = ChatFaults.Describe(e, _time.GetUtcNow()) with { WasAnswered = call > 1 };
                 Log.Failed(_logger, failure.Kind, failure.Reason, e.GetType().Name);
                 return failure;
             }

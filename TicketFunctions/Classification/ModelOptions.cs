@@ -62,7 +62,6 @@ public sealed class ModelOptions
         {
             yield return "Model__Endpoint is not an http or https address; write it like http://localhost:11434/v1.";
         }
-
         else if (EndpointUri is { } endpoint && (endpoint.UserInfo.Length > 0 || endpoint.Query.Length > 0))
         {
             yield return "Model__Endpoint carries a user or a query; write the bare address, and the key in Model__ApiKey.";

@@ -25,7 +25,9 @@ public sealed class TicketPrompt
         Append(text, "category", taxonomy.Categories);
         Append(text, "sentiment", taxonomy.Sentiments);
         Instructions = text.ToString();
-        Version = Taxonomy.Hash(Encoding.UTF8.GetBytes(Rules.ReplaceLineEndings("\n") + CorrectionStart + CorrectionEnd + "<<<mark\ntext\nmark>>>"));
+        var sample = new StringBuilder(Rules.ReplaceLineEndings("\n"));
+        Append(sample, "list", [new LabelOptions { Label = "label", Description = "description" }]);
+        Version = Taxonomy.Hash(Encoding.UTF8.GetBytes(sample + For("text")[1].Text + AskAgain("error").Text));
     }
 
     /// <summary>The system message, the same for every ticket.</summary>

@@ -14,7 +14,7 @@ public sealed record Labels(string Category, string Sentiment);
 public sealed record ClaimedTicket(Guid Id, string Description, Guid LeaseToken, int Attempts, Labels? Previous = null)
 {
     /// <summary>Whether the ticket was processed already.</summary>
-    public bool Forced => Previous is not null;
+    public bool WasProcessed => Previous is not null;
 }
 
 /// <summary>What counts as the same text, and as a text at all.</summary>

@@ -82,7 +82,7 @@ public sealed partial class TicketTriage(
                         return new TriageResult.DescriptionMismatch();
                     }
 
-                    var result = await ProcessClaimedAsync(ticket, stopping);
+                    var result = await ProcessClaimedAsync(ticket, stopping, force && round == 1);
                     if (result is TriageResult.InProgress && round < 3)
                     {
                         continue;
@@ -118,7 +118,10 @@ public sealed partial class TicketTriage(
     }
 
     /// <summary>Does the work on a ticket that is held already. Ends with the ticket written, waiting, parked or given back.</summary>
-    public async Task<TriageResult> ProcessClaimedAsync(ClaimedTicket ticket, CancellationToken stopping)
+    /// <param name="ticket">The claimed ticket.</param>
+    /// <param name="stopping">The process stops: the ticket is given back.</param>
+    /// <param name="force">Ask the model even if the same text was decided before.</param>
+    public async Task<TriageResult> ProcessClaimedAsync(ClaimedTicket ticket, CancellationToken stopping, bool force = false)
     {
         if (!TicketText.IsVisible(ticket.Description))
         {
@@ -127,15 +130,15 @@ public sealed partial class TicketTriage(
             return new TriageResult.BlankText();
         }
 
-        var text = TicketText.Clip(TicketText.Normalize(ticket.Description));
-        var textSha256 = SHA256.HashData(Encoding.UTF8.GetBytes(TicketText.Normalize(ticket.Description)));
+        var text = TicketText.Normalize(ticket.Description);
+        var textSha256 = SHA256.HashData(Encoding.UTF8.GetBytes(text));
         var identity = classifier.Identity;
         var started = time.GetTimestamp();
         ClassificationResult result;
         var source = identity.Source;
         try
         {
-            if (await FindEarlierAsync(ticket, textSha256, stopping) is { } earlier)
+            if (await FindEarlierAsync(textSha256, force, stopping) is { } earlier)
             {
                 source = "reused";
                 result = new ClassificationResult.Labelled(
@@ -143,7 +146,7 @@ public sealed partial class TicketTriage(
             }
             else
             {
-                result = await classifier.ClassifyAsync(text, stopping);
+                result = await classifier.ClassifyAsync(TicketText.Clip(text), stopping);
             }
         }
         catch (OperationCanceledException) when (stopping.IsCancellationRequested)
@@ -175,10 +178,10 @@ public sealed partial class TicketTriage(
         }
     }
 
-    private async Task<EarlierDecision?> FindEarlierAsync(ClaimedTicket ticket, byte[] textSha256, CancellationToken stopping)
+    private async Task<EarlierDecision?> FindEarlierAsync(byte[] textSha256, bool force, CancellationToken stopping)
     {
         // The baseline costs nothing, and somebody who forces a decision wants a new one.
-        if (classifier.Identity.Source != "model" || ticket.Forced)
+        if (classifier.Identity.Source != "model" || force)
         {
             return null;
         }
@@ -228,7 +231,7 @@ public sealed partial class TicketTriage(
         // What a provider asks for is honoured within reason: some ask for a day.
         var wait = failed.RetryAfter > backoff ? TimeSpan.FromTicks(Math.Min(failed.RetryAfter.Value.Ticks, TriageOptions.MaxBackoff.Ticks)) : backoff;
         var status = await EndAsync(
-            ticket, $"{failed.Kind}: {failed.Reason}", wait, park: last, spareInOutage: failed.Kind == FailureKind.UpstreamUnavailable);
+            ticket, $"{failed.Kind}: {failed.Reason}", wait, park: last, spareInOutage: failed is { Kind: FailureKind.UpstreamUnavailable, WasAnswered: false });
         switch (status)
         {
             case FailStatus.Stale:
@@ -240,8 +243,8 @@ public sealed partial class TicketTriage(
                 return new TriageResult.InProgress(TimeSpan.Zero);
         }
 
-        Log.Failed(logger, ticket.Id, failed.Kind, failed.Reason, ticket.Attempts, _options.MaxAttempts, ticket.Forced ? "keeps its labels" : status.ToString());
-        return ticket.Forced ? new TriageResult.NotForced(failed.Kind)
+        Log.Failed(logger, ticket.Id, failed.Kind, failed.Reason, ticket.Attempts, _options.MaxAttempts, ticket.WasProcessed ? "keeps its labels" : status.ToString());
+        return ticket.WasProcessed ? new TriageResult.NotForced(failed.Kind)
             : status == FailStatus.Parked ? new TriageResult.Parked(failed.Kind)
             : new TriageResult.RetryLater(failed.Kind, wait);
     }
@@ -249,7 +252,7 @@ public sealed partial class TicketTriage(
     /// <summary>A processed ticket keeps its old labels, and no further attempt is made for a forced one.</summary>
     private async Task<FailStatus> EndAsync(ClaimedTicket ticket, string error, TimeSpan wait, bool park, bool spareInOutage)
     {
-        if (!ticket.Forced)
+        if (!ticket.WasProcessed)
         {
             return await store.FailAsync(ticket, error, wait, park, spareInOutage, CancellationToken.None);
         }
@@ -257,7 +260,7 @@ public sealed partial class TicketTriage(
         return await store.ForgetAsync(ticket, CancellationToken.None) == WriteStatus.Written ? FailStatus.Waiting : FailStatus.LeaseLost;
     }
 
-    private Task<WriteStatus> GiveBackAsync(ClaimedTicket ticket) => ticket.Forced
+    private Task<WriteStatus> GiveBackAsync(ClaimedTicket ticket) => ticket.WasProcessed
         ? store.ForgetAsync(ticket, CancellationToken.None)
         : store.ReleaseAsync(ticket, CancellationToken.None);
 

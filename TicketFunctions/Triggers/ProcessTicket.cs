@@ -65,16 +65,19 @@ public sealed class ProcessTicket(TicketTriage triage, WorkDrain drain, RequestL
         TriageResult.BlankText => Problem.InvalidValue([new ProblemError("/id", "The text of this ticket's row has nothing visible in it.")]),
         TriageResult.InProgress(var retryAfter) => Problem.TicketInProgress(retryAfter),
         TriageResult.RetryLater(var kind, var retryAfter) => MapFailure(kind, "The ticket stays unprocessed and is tried again later.", retryAfter),
-        TriageResult.NotForced(var kind) => MapFailure(kind, "The ticket keeps the labels it had.", TimeSpan.FromSeconds(30)),
+        TriageResult.NotForced(var kind) => MapFailure(kind, "The ticket keeps the labels it had.", null),
         TriageResult.Parked(var kind) => MapFailure(kind, "The ticket is parked: its attempts are used up. ?force=true tries again.", null),
         _ => throw new InvalidOperationException($"No arm for {result.GetType().Name}."),
     };
+
+    /// <summary>A 503 must say when; where nobody tries again by himself, this is when a person may have mended the cause.</summary>
+    private static readonly TimeSpan Unscheduled = TimeSpan.FromHours(1);
 
     private static Problem MapFailure(FailureKind kind, string detail, TimeSpan? retryAfter) => kind switch
     {
         FailureKind.UpstreamInvalid => Problem.UpstreamInvalid(detail),
         FailureKind.UpstreamTimeout => Problem.UpstreamTimeout(detail),
-        FailureKind.StorageRefused => Problem.StorageRefused(detail, retryAfter ?? TimeSpan.FromHours(1)),
-        _ => Problem.UpstreamUnavailable(detail, retryAfter ?? TimeSpan.FromHours(1)),
+        FailureKind.StorageRefused => Problem.StorageRefused(detail, retryAfter ?? Unscheduled),
+        _ => Problem.UpstreamUnavailable(detail, retryAfter ?? Unscheduled),
     };
 }

@@ -65,7 +65,7 @@ public static class RequestBody
             length += read;
         }
 
-        return length > MaxBytes ? (null, Problem.PayloadTooLarge()) : Parse(buffer.AsMemory(0, length));
+        return Parse(buffer.AsMemory(0, length));
     }
 
     private static (JsonDocument? Document, Problem? Problem) Parse(ReadOnlyMemory<byte> utf8)

@@ -68,7 +68,7 @@ internal static class ClassifyCommand
             return new ClassifiedLine(null, null, null, classifier.Identity.Source, classifier.Identity.Model, false, "blank: the text has nothing in it to classify");
         }
 
-        return await classifier.ClassifyAsync(TicketText.Clip(text.Trim()), cancellationToken) switch
+        return await classifier.ClassifyAsync(TicketText.Clip(TicketText.Normalize(text)), cancellationToken) switch
         {
             ClassificationResult.Labelled labelled => new ClassifiedLine(
                 labelled.Labels.Category, labelled.Labels.Sentiment, labelled.Confidence, classifier.Identity.Source, classifier.Identity.Model, labelled.NeedsReview, null),

@@ -122,7 +122,7 @@ internal static class EvaluateCommand
             {
                 cancellationToken.ThrowIfCancellationRequested();
                 var result = TicketText.IsVisible(row.Text!)
-                    ? await classifier.ClassifyAsync(TicketText.Clip(row.Text!.Trim()), cancellationToken)
+                    ? await classifier.ClassifyAsync(TicketText.Clip(TicketText.Normalize(row.Text!)), cancellationToken)
                     : null;
                 answers.Add((result as ClassificationResult.Labelled)?.Labels);
                 done();
