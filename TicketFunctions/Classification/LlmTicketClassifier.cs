@@ -76,7 +76,7 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
                 return refusal;
             }
 
-            if (TicketAnswer.TryParse(answer, _taxonomy, out var labels, out error))
+            if (LabelParser.TryParse(answer, _taxonomy, out var labels, out error))
             {
                 return new ClassificationResult.Labelled(
                     labels!, Confidence: null, NeedsReview: false, (int?)tokensIn, (int?)tokensOut, call);

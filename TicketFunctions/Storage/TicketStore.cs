@@ -1,6 +1,5 @@
 using Dapper;
 using Npgsql;
-using TicketFunctions.Classification;
 using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Storage;

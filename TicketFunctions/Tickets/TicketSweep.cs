@@ -38,8 +38,9 @@ public sealed partial class TicketSweep(
     /// <param name="stopping">Ends the run: nothing more is claimed, and what is under way has <see cref="WorkDrain.Grace"/> to finish.</param>
     public async Task<SweepSummary> RunAsync(IProgress<int>? progress, CancellationToken stopping)
     {
-        using var giveBack = CancellationTokenSource.CreateLinkedTokenSource(drain.Token);
-        await using var registration = stopping.Register(() => giveBack.CancelAfter(WorkDrain.Grace));
+        using var grace = new CancellationTokenSource(Timeout.InfiniteTimeSpan, time);
+        await using var registration = stopping.Register(() => grace.CancelAfter(WorkDrain.Grace));
+        using var giveBack = CancellationTokenSource.CreateLinkedTokenSource(drain.Token, grace.Token);
         var started = time.GetTimestamp();
         await store.ForgetProcessedAsync(stopping);
         var parked = await store.ParkExhaustedAsync(triageOptions.Value.MaxAttempts, stopping);

@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using TicketFunctions.Storage;
 
 namespace TicketFunctions.Triggers;
 
@@ -13,13 +14,10 @@ public sealed record IgnoredAnswer(string Ignored);
 public sealed record HealthAnswer(
     string Status, [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] string? Reason = null);
 
-/// <summary>What is left to do.</summary>
-public sealed record BacklogAnswer(long Unprocessed, long InFlight, long Parked, double OldestSeconds);
-
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
 [JsonSerializable(typeof(TicketAnswer))]
 [JsonSerializable(typeof(IgnoredAnswer))]
 [JsonSerializable(typeof(HealthAnswer))]
-[JsonSerializable(typeof(BacklogAnswer))]
+[JsonSerializable(typeof(Backlog))]
 [JsonSerializable(typeof(Problem.Body))]
 internal sealed partial class AnswerJson : JsonSerializerContext;

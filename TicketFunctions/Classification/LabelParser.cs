@@ -4,7 +4,7 @@ using TicketFunctions.Tickets;
 namespace TicketFunctions.Classification;
 
 /// <summary>Reads the labels out of what a model wrote.</summary>
-public static class TicketAnswer
+public static class LabelParser
 {
     private static readonly JsonDocumentOptions Strict = new() { AllowDuplicateProperties = false, MaxDepth = 8 };
 

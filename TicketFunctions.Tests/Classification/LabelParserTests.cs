@@ -3,7 +3,7 @@ using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Tests.Classification;
 
-public sealed class TicketAnswerTests
+public sealed class LabelParserTests
 {
     private static readonly Taxonomy Taxonomy = new(new TaxonomyOptions());
 
@@ -15,7 +15,7 @@ public sealed class TicketAnswerTests
     [InlineData("\n```JSON \r\n{\"category\":\"Facturacion\",\"sentiment\":\"Neutral\"}\r\n```  ")]
     public void Two_labels_are_read(string text)
     {
-        Assert.True(TicketAnswer.TryParse(text, Taxonomy, out var labels, out var error));
+        Assert.True(LabelParser.TryParse(text, Taxonomy, out var labels, out var error));
 
         Assert.Equal(new Labels("Facturacion", "Neutral"), labels);
         Assert.Equal("", error);
@@ -46,7 +46,7 @@ public sealed class TicketAnswerTests
     [InlineData("""{"category":"Otro","sentiment":"Neutral\ufffe"}""", "\"sentiment\" no es una etiqueta de la lista.")]
     public void Anything_else_is_named_without_repeating_it(string text, string error)
     {
-        Assert.False(TicketAnswer.TryParse(text, Taxonomy, out var labels, out var told));
+        Assert.False(LabelParser.TryParse(text, Taxonomy, out var labels, out var told));
 
         Assert.Null(labels);
         Assert.Equal(error, told);
