@@ -1,4 +1,6 @@
 using System.Text.Json.Nodes;
+using Dapper;
+using Npgsql;
 using TicketFunctions.Tests.Support;
 
 namespace TicketFunctions.Tests.Tickets;
@@ -86,5 +88,50 @@ public sealed class CapTests : IAsyncLifetime
         await sweep;
 
         Assert.Equal(Enumerable.Range(23, 8).Select(age => $"orden {age}"), first);
+    }
+
+    [Fact]
+    public async Task A_ticket_that_is_edited_at_every_call_is_left_to_the_sweep_after_three()
+    {
+        var id = await _app.AddTicketAsync("Cambia");
+        _app.Model.Default = async (call, context) =>
+        {
+            await _app.ExecuteAsync("update tickets set description = description || '.' where id = @id", new { id });
+            await ModelStub.Labels("Otro", "Neutral")(call, context);
+        };
+
+        await (await _app.ProcessAsync(id)).AssertProblemAsync(409, "ticket-in-progress");
+
+        Assert.Equal(["Cambia", "Cambia.", "Cambia.."], _app.Model.Calls.Select(call => call.Ticket));
+        _app.Model.Default = ModelStub.Labels("Tecnico", "Negativo");
+        Assert.Equal(1, (await _app.SweepAsync()).Labelled);
+        Assert.Equal(new TicketRow(id, "Cambia...", "Tecnico", "Negativo", true), await _app.ReadTicketAsync(id));
+    }
+
+    [Fact]
+    public async Task A_paid_answer_is_written_even_if_the_connection_is_cut_under_the_write()
+    {
+        const string Text = "Se corta al escribir.";
+        var id = await _app.AddTicketAsync(Text);
+        var hold = _app.Model.Hold(Text);
+        var answer = _app.ProcessAsync(id);
+        await hold.Arrived;
+        await using var locker = new NpgsqlConnection(_app.ConnectionString);
+        await locker.OpenAsync();
+        await using var transaction = await locker.BeginTransactionAsync();
+        await locker.ExecuteAsync("select from tickets where id = @id for update", new { id }, transaction);
+
+        hold.Release();
+        await Eventually.TrueAsync(async () => await _app.QuerySingleAsync<int>(
+            """
+            select count(pg_terminate_backend(pid))
+            from pg_stat_activity
+            where datname = current_database() and application_name = 'ticket-functions' and wait_event_type = 'Lock'
+            """) == 1, "the write never waited for the lock");
+        await transaction.RollbackAsync();
+
+        Assert.Equal("model", (string?)(await (await answer).ReadJsonAsync())["source"]);
+        Assert.Single(_app.Model.CallsFor(Text));
+        Assert.Single(await _app.ReadDecisionsAsync(id));
     }
 }
