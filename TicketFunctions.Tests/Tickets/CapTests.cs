@@ -134,4 +134,30 @@ public sealed class CapTests : IAsyncLifetime
         Assert.Single(_app.Model.CallsFor(Text));
         Assert.Single(await _app.ReadDecisionsAsync(id));
     }
+
+    [Fact]
+    public async Task A_forced_decision_that_fails_after_its_lease_leaves_the_next_ones_work_alone()
+    {
+        const string Text = "Forzado dos veces.";
+        var id = await _app.AddTicketAsync(Text);
+        await _app.ProcessAsync(id);
+        ModelHold first = new(), second = new();
+        _app.Model.On(Text, ModelStub.Sequence(
+            ModelStub.Held(first, ModelStub.Json(500, new JsonObject())), ModelStub.Held(second, ModelStub.Labels("Otro", "Positivo"))));
+        var late = _app.ProcessAsync(id, query: "?force=true");
+        await first.Arrived;
+        await _app.LetTimePassAsync();
+        var next = _app.ProcessAsync(id, query: "?force=true");
+        await second.Arrived;
+        var work = await ReadWorkAsync();
+
+        first.Release();
+        Assert.Equal("stored", (string?)(await (await late).ReadJsonAsync())["source"]);
+        Assert.Equal(work, await ReadWorkAsync());
+        second.Release();
+
+        Assert.Equal("Otro", (string?)(await (await next).ReadJsonAsync())["category"]);
+
+        Task<string> ReadWorkAsync() => _app.QuerySingleAsync<string>("select ticket_work::text from ticket_work where ticket_id = @id", new { id });
+    }
 }

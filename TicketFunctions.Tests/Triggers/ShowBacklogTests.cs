@@ -22,6 +22,8 @@ public sealed class ShowBacklogTests(TicketApp app) : IClassFixture<TicketApp>
         app.Model.On("Espera su segundo intento.", ModelStub.Raw(500, "text/plain", "no"));
         await app.ProcessAsync(failing);
         await app.ExecuteAsync("update tickets set created_at = now() - interval '1 hour' where id = @failing", new { failing });
+        var dead = await app.AddTicketAsync("Su proceso ha muerto.");
+        await app.ExecuteAsync("insert into ticket_work (ticket_id, attempts, lease_token, due_at) values (@dead, 1, gen_random_uuid(), now() - interval '1 second')", new { dead });
         var held = await app.AddTicketAsync("En curso.");
         var hold = app.Model.Hold("En curso.");
         var processing = app.ProcessAsync(held);
@@ -33,6 +35,6 @@ public sealed class ShowBacklogTests(TicketApp app) : IClassFixture<TicketApp>
 
         Assert.InRange((double)backlog["oldestSeconds"]!, 3600, 3660);
         backlog.Remove("oldestSeconds");
-        JsonAssert.Equal("""{"unprocessed":4,"inFlight":1,"parked":1}""", backlog);
+        JsonAssert.Equal("""{"unprocessed":5,"inFlight":1,"parked":1}""", backlog);
     }
 }

@@ -2,26 +2,23 @@ using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Storage;
 
-/// <summary>What a claim by id found.</summary>
-public abstract record Claim
+/// <summary>What a claim by id found. <paramref name="Description"/> is the text of the row; null when there is none.</summary>
+public abstract record Claim(string? Description)
 {
-    private Claim()
-    {
-    }
-
-    public sealed record NotFound : Claim;
+    /// <summary>No row has this id.</summary>
+    public sealed record NotFound() : Claim((string?)null);
 
     /// <summary>The caller holds the ticket now.</summary>
-    public sealed record Held(ClaimedTicket Ticket) : Claim;
+    public sealed record Held(ClaimedTicket Ticket) : Claim(Ticket.Description);
 
     /// <summary>The ticket has its labels.</summary>
-    public sealed record Processed(string Description, Labels Labels) : Claim;
+    public sealed record Processed(string Description, Labels Labels) : Claim(Description);
 
     /// <summary>Somebody else holds the ticket, for at most <paramref name="Remaining"/>.</summary>
-    public sealed record InProgress(string Description, TimeSpan Remaining) : Claim;
+    public sealed record InProgress(string Description, TimeSpan Remaining) : Claim(Description);
 
     /// <summary>The attempts are used up.</summary>
-    public sealed record Parked(string Description, string? LastError) : Claim;
+    public sealed record Parked(string Description, string? LastError) : Claim(Description);
 }
 
 /// <summary>How a guarded write ended.</summary>

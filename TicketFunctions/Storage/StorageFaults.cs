@@ -18,14 +18,13 @@ public static class StorageFaults
         PostgresException e => e.IsTransient || e.SqlState switch
         {
             PostgresErrorCodes.ReadOnlySqlTransaction
-                or PostgresErrorCodes.QueryCanceled
-                or PostgresErrorCodes.ProtocolViolation
                 or PostgresErrorCodes.InsufficientPrivilege
                 or PostgresErrorCodes.InvalidPassword
                 or PostgresErrorCodes.InvalidAuthorizationSpecification
                 or PostgresErrorCodes.InvalidCatalogName
                 or PostgresErrorCodes.UndefinedTable
                 or PostgresErrorCodes.UndefinedColumn => true,
+            // Connections, resources, interventions, system errors, rollbacks, objects in use.
             { } code => code[..2] is "08" or "53" or "57" or "58" or "40" or "55",
             _ => false,
         },

@@ -61,9 +61,7 @@ public sealed partial class TicketTriage(
         Guid id, string? expectedText, bool force, CancellationToken aborted, CancellationToken stopping)
     {
         // Before the claim: a wrong guess of a client must leave no trace on the ticket.
-        if (expectedText is not null
-            && await store.FindDescriptionAsync(id, aborted) is { } stored
-            && !TicketText.AreSame(expectedText, stored))
+        if (expectedText is not null && Mismatches(await store.FindDescriptionAsync(id, aborted)))
         {
             return new TriageResult.DescriptionMismatch();
         }
@@ -73,15 +71,19 @@ public sealed partial class TicketTriage(
         {
             // What was forced is not forced again: by then the labels are somebody else's later ones.
             var claim = await store.ClaimAsync(id, Guid.NewGuid(), _options, force && round == 1, aborted);
+            if (Mismatches(claim.Description))
+            {
+                if (claim is Claim.Held unwanted)
+                {
+                    await GiveBackAsync(unwanted.Ticket);
+                }
+
+                return new TriageResult.DescriptionMismatch();
+            }
+
             switch (claim)
             {
                 case Claim.Held { Ticket: var ticket }:
-                    if (expectedText is not null && !TicketText.AreSame(expectedText, ticket.Description))
-                    {
-                        await GiveBackAsync(ticket);
-                        return new TriageResult.DescriptionMismatch();
-                    }
-
                     var result = await ProcessClaimedAsync(ticket, stopping, force && round == 1);
                     if (result is TriageResult.InProgress && round < 3)
                     {
@@ -90,31 +92,22 @@ public sealed partial class TicketTriage(
 
                     return result;
 
-                case Claim.Processed(var description, var labels):
-                    if (Mismatches(description))
-                    {
-                        return new TriageResult.DescriptionMismatch();
-                    }
-
+                case Claim.Processed(_, var labels):
                     var origin = await store.FindOriginAsync(id, labels, aborted);
                     return new TriageResult.Labelled(id, labels, "stored", origin?.Model, origin?.Confidence);
 
-                case Claim.InProgress(var description, var remaining):
-                    return Mismatches(description)
-                        ? new TriageResult.DescriptionMismatch()
-                        : new TriageResult.InProgress(remaining < TypicalAttempt ? remaining : TypicalAttempt);
+                case Claim.InProgress(_, var remaining):
+                    return new TriageResult.InProgress(remaining < TypicalAttempt ? remaining : TypicalAttempt);
 
                 case Claim.Parked(var description, var error):
-                    return Mismatches(description) ? new TriageResult.DescriptionMismatch()
-                        : !TicketText.IsVisible(description) ? new TriageResult.BlankText()
-                        : new TriageResult.Parked(ReadKind(error));
+                    return TicketText.IsVisible(description) ? new TriageResult.Parked(ReadKind(error)) : new TriageResult.BlankText();
 
                 default:
                     return new TriageResult.NotFound();
             }
         }
 
-        bool Mismatches(string description) => expectedText is not null && !TicketText.AreSame(expectedText, description);
+        bool Mismatches(string? stored) => expectedText is not null && stored is not null && !TicketText.AreSame(expectedText, stored);
     }
 
     /// <summary>Does the work on a ticket that is held already. Ends with the ticket written, waiting, parked or given back.</summary>
