@@ -11,7 +11,7 @@ using TicketFunctions.Triggers;
 
 namespace TicketFunctions;
 
-/// <summary>The only wiring: every host, command, test and benchmark calls it. The host adds an <c>IChatClient</c>.</summary>
+/// <summary>The only wiring: every host, command, test and benchmark calls it. The host adds a <see cref="ChatClientFactory"/>.</summary>
 public static class TicketFunctionsSetup
 {
     /// <summary>The names under which the database may be configured, the first one first.</summary>
@@ -27,7 +27,7 @@ public static class TicketFunctionsSetup
         AddOptions<TriageOptions>(services, configuration, "Triage");
         AddOptions<SweepOptions>(services, configuration, "Sweep");
         AddOptions<ModelOptions>(services, configuration, "Model")
-            .PostConfigure<IOptions<TriageOptions>>((model, triage) => model.ApplyDefaults(triage.Value.Lease))
+            .PostConfigure<IOptions<TriageOptions>>((model, triage) => model.ApplyDefaults(triage.Value.Lease, configuration))
             .Services.AddSingleton<IValidateOptions<ModelOptions>, ModelValidator>();
         AddOptions<TaxonomyOptions>(services, configuration, "Taxonomy")
             .Services.AddSingleton<IValidateOptions<TaxonomyOptions>, TaxonomyValidator>();

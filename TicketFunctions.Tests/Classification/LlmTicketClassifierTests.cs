@@ -57,7 +57,7 @@ public sealed class LlmTicketClassifierTests
     }
 
     private static LlmTicketClassifier Create(IChatClient chat) => new(
-        chat,
+        (_, _) => chat,
         new Taxonomy(new TaxonomyOptions()),
         Options.Create(new ModelOptions { Name = "m", Endpoint = "http://localhost", AttemptTimeout = TimeSpan.FromMinutes(1), TotalTimeout = TimeSpan.FromMinutes(1) }),
         TimeProvider.System,

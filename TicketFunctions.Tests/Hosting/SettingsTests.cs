@@ -85,7 +85,7 @@ public sealed class SettingsTests
 
         Assert.Equal((TimeSpan.FromSeconds(90), 5), (triage.Lease, triage.MaxAttempts));
         Assert.Equal((TimeSpan.FromSeconds(10), TimeSpan.FromSeconds(25)), (model.AttemptTimeout, model.TotalTimeout));
-        Assert.Equal("baseline", services.GetRequiredService<ITicketClassifier>().Identity.Source);
+        Assert.Equal("baseline", services.GetRequiredService<ITicketClassifier>().Identities[0].Source);
         Assert.Equal("0 */5 * * * *", services.GetRequiredService<IConfiguration>()["SweepSchedule"]);
         Assert.Equal("http://localhost:7071", PlainHost.DefaultUrl);
 

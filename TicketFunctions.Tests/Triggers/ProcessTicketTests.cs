@@ -135,7 +135,7 @@ public sealed class ProcessTicketTests(TicketApp app) : IClassFixture<TicketApp>
             "select decided_at between now() - interval '1 minute' and now() from ticket_decisions where ticket_id = @id", new { id }));
         Assert.Matches("^[0-9a-f]{12}$", (string?)decision["prompt_version"]);
         Assert.Matches("^[0-9a-f]{12}$", (string?)decision["taxonomy_version"]);
-        var identity = app.Services.GetRequiredService<ITicketClassifier>().Identity;
+        var identity = app.Services.GetRequiredService<ITicketClassifier>().Identities[0];
         decision.Remove("id");
         decision.Remove("decided_at");
         decision.Remove("latency_ms");

@@ -6,8 +6,10 @@ namespace TicketFunctions.Classification;
 /// <summary>The embedded statistical classifier: no account, no network, no cost.</summary>
 public sealed class BaselineTicketClassifier(Taxonomy taxonomy) : ITicketClassifier
 {
-    public ClassifierIdentity Identity { get; } = new(
-        "baseline", "embedded", $"baseline-{Convert.ToHexStringLower([.. BaselineModel.Default.TrainingDataHash])[..8]}", "none", taxonomy.Version, "{}");
+    public IReadOnlyList<ClassifierIdentity> Identities { get; } =
+    [
+        new("baseline", "embedded", $"baseline-{Convert.ToHexStringLower([.. BaselineModel.Default.TrainingDataHash])[..8]}", "none", taxonomy.Version, "{}"),
+    ];
 
     /// <summary>A label the baseline may answer and the taxonomy has no word for, or null.</summary>
     public static string? FindMissing(Taxonomy taxonomy) =>
@@ -21,10 +23,9 @@ public sealed class BaselineTicketClassifier(Taxonomy taxonomy) : ITicketClassif
         var labels = new Labels(taxonomy.FindCategory(prediction.Category)!, taxonomy.FindSentiment(prediction.Sentiment)!);
         return Task.FromResult<ClassificationResult>(new ClassificationResult.Labelled(
             labels,
+            Identities[0],
             Math.Min(prediction.CategoryConfidence, prediction.SentimentConfidence),
             prediction.Abstains,
-            TokensIn: null,
-            TokensOut: null,
-            ModelCalls: 0));
+            Calls: []));
     }
 }

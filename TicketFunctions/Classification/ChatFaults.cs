@@ -13,12 +13,13 @@ public static class ChatFaults
         ClientResultException { Status: > 0 } refused => new(
             refused.Status is 408 or 504 ? FailureKind.UpstreamTimeout : FailureKind.UpstreamUnavailable,
             $"unavailable: the model's server answered HTTP {refused.Status}",
-            ReadRetryAfter(refused.GetRawResponse(), now)),
+            ReadRetryAfter(refused.GetRawResponse(), now),
+            []),
         ClientResultException or HttpRequestException or IOException => new(
-            FailureKind.UpstreamUnavailable, "unavailable: the model's server cannot be reached, or broke off"),
+            FailureKind.UpstreamUnavailable, "unavailable: the model's server cannot be reached, or broke off", null, []),
         OperationCanceledException or TimeoutException => new(
-            FailureKind.UpstreamTimeout, "timeout: the model did not answer in time"),
-        _ => new(FailureKind.UpstreamInvalid, "invalid: the model's server answered something that is not a chat completion"),
+            FailureKind.UpstreamTimeout, "timeout: the model did not answer in time", null, []),
+        _ => new(FailureKind.UpstreamInvalid, "invalid: the model's server answered something that is not a chat completion", null, []),
     };
 
     /// <summary>Seconds or a date: RFC 9110, section 10.2.3.</summary>

@@ -10,6 +10,7 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
     // Two labels in JSON are about 20 tokens; the rest is room for a fence or a synonym.
     private const int MaxOutputTokens = 64;
 
+    private readonly ModelTarget _target;
     private readonly IChatClient _chat;
     private readonly Taxonomy _taxonomy;
     private readonly TicketPrompt _prompt;
@@ -18,35 +19,41 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
     private readonly ILogger<LlmTicketClassifier> _logger;
 
     public LlmTicketClassifier(
-        IChatClient chat, Taxonomy taxonomy, IOptions<ModelOptions> options, TimeProvider time, ILogger<LlmTicketClassifier> logger)
+        ChatClientFactory connect, Taxonomy taxonomy, IOptions<ModelOptions> options, TimeProvider time, ILogger<LlmTicketClassifier> logger)
     {
-        _chat = chat;
+        var target = options.Value.Targets[0];
+        _target = target;
+        _chat = connect(ModelConnection.Open(target, target.Endpoints[0]), target.Name);
         _taxonomy = taxonomy;
         _prompt = new TicketPrompt(taxonomy);
         _options = options.Value;
         _time = time;
         _logger = logger;
-        Identity = new ClassifierIdentity(
-            "model",
-            _options.EffectiveProvider,
-            _options.Name!,
-            _prompt.Version,
-            taxonomy.Version,
-            $$"""{"temperature":0,"max_output_tokens":{{MaxOutputTokens}},"strict":true}""");
+        Identities =
+        [
+            new ClassifierIdentity(
+                "model",
+                target.Provider,
+                target.Name,
+                _prompt.Version,
+                taxonomy.Version,
+                $$"""{"temperature":0,"max_output_tokens":{{MaxOutputTokens}},"strict":true}"""),
+        ];
     }
 
-    public ClassifierIdentity Identity { get; }
+    public IReadOnlyList<ClassifierIdentity> Identities { get; }
 
     public async Task<ClassificationResult> ClassifyAsync(string text, CancellationToken cancellationToken)
     {
         using var total = new CancellationTokenSource(_options.TotalTimeout!.Value, _time);
         using var budget = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken, total.Token);
         var messages = _prompt.For(text);
-        long? tokensIn = null, tokensOut = null;
+        var calls = new List<CallRecord>();
         var error = "";
         for (var call = 1; call <= 2; call++)
         {
             ChatResponse response;
+            var started = _time.GetTimestamp();
             try
             {
                 response = await AskAsync(messages, budget.Token);
@@ -57,36 +64,48 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
             }
             catch (OperationCanceledException)
             {
-                return new ClassificationResult.Failed(FailureKind.UpstreamTimeout, "timeout: the model did not answer in time");
+                calls.Add(Record(CallOutcome.TimedOut, null));
+                return new ClassificationResult.Failed(FailureKind.UpstreamTimeout, "timeout: the model did not answer in time", null, calls);
             }
             catch (Exception e)
             {
                 // Client libraries throw whatever a broken answer breaks in them; none of it may reach the triage.
-                var failure = ChatFaults.Describe(e, _time.GetUtcNow()) with { WasAnswered = call > 1 };
+                var failure = ChatFaults.Describe(e, _time.GetUtcNow());
+                calls.Add(Record(failure.Kind == FailureKind.UpstreamInvalid ? CallOutcome.Malformed : CallOutcome.Unavailable, null));
+                failure = failure with { Calls = calls };
                 Log.Failed(_logger, failure.Kind, failure.Reason, e.GetType().Name);
                 return failure;
             }
 
-            tokensIn = Sum(tokensIn, response.Usage?.InputTokenCount);
-            tokensOut = Sum(tokensOut, response.Usage?.OutputTokenCount);
             var answer = response.Text;
             Log.Answered(_logger, call, response.FinishReason, answer.Length);
             if (FindRefusal(response) is { } refusal)
             {
-                return refusal;
+                calls.Add(Record(CallOutcome.Refused, response));
+                return refusal with { Calls = calls };
             }
 
             if (LabelParser.TryParse(answer, _taxonomy, out var labels, out error))
             {
-                return new ClassificationResult.Labelled(
-                    labels!, Confidence: null, NeedsReview: false, (int?)tokensIn, (int?)tokensOut, call);
+                calls.Add(Record(CallOutcome.Labelled, response));
+                return new ClassificationResult.Labelled(labels!, Identities[0], Confidence: null, NeedsReview: false, calls);
             }
+
+            calls.Add(Record(CallOutcome.Unparseable, response));
 
             messages.Add(new ChatMessage(ChatRole.Assistant, TicketText.Clip(answer)));
             messages.Add(TicketPrompt.AskAgain(error));
+
+            CallRecord Record(CallOutcome outcome, ChatResponse? response)
+            {
+                var (tokensIn, tokensOut) = ((int?)response?.Usage?.InputTokenCount, (int?)response?.Usage?.OutputTokenCount);
+                return new CallRecord(
+                    _target.Provider, _target.Name, response?.ModelId, outcome, null, tokensIn, tokensOut, _target.PriceOf(tokensIn, tokensOut),
+                    (int)_time.GetElapsedTime(started).TotalMilliseconds);
+            }
         }
 
-        return new ClassificationResult.Failed(FailureKind.UpstreamInvalid, "invalid: the model answered twice without two labels of the taxonomy");
+        return new ClassificationResult.Failed(FailureKind.UpstreamInvalid, "invalid: the model answered twice without two labels of the taxonomy", null, calls);
     }
 
     private async Task<ChatResponse> AskAsync(IEnumerable<ChatMessage> messages, CancellationToken cancellationToken)
@@ -97,7 +116,7 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
             messages,
             new ChatOptions
             {
-                ModelId = _options.Name,
+                ModelId = _target.Name,
                 Temperature = 0,
                 MaxOutputTokens = MaxOutputTokens,
                 ResponseFormat = ChatResponseFormat.ForJsonSchema(_taxonomy.Schema, "ticket_labels"),
@@ -111,20 +130,18 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
         // Before parsing: what a cut answer starts with may look like a whole one.
         if (response.FinishReason == ChatFinishReason.Length)
         {
-            return new(FailureKind.UpstreamInvalid, "truncated: the model's answer was cut at its length limit");
+            return new(FailureKind.UpstreamInvalid, "truncated: the model's answer was cut at its length limit", null, []);
         }
 
         if (response.FinishReason == ChatFinishReason.ContentFilter)
         {
-            return new(FailureKind.UpstreamInvalid, "filtered: the provider's content filter stopped the answer");
+            return new(FailureKind.UpstreamInvalid, "filtered: the provider's content filter stopped the answer", null, []);
         }
 
         return response.Messages.SelectMany(message => message.Contents).OfType<ErrorContent>().Any()
-            ? new(FailureKind.UpstreamInvalid, "refused: the model declined to answer")
+            ? new(FailureKind.UpstreamInvalid, "refused: the model declined to answer", null, [])
             : null;
     }
-
-    private static long? Sum(long? left, long? right) => left is null ? right : left + (right ?? 0);
 
     private static partial class Log
     {

@@ -232,7 +232,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
                 decision.TextSha256,
                 decision.TokensIn,
                 decision.TokensOut,
-                decision.ModelCalls,
+                ModelCalls = decision.Calls.Count,
                 LatencyMs = (int)decision.Latency.TotalMilliseconds,
             },
             cancellationToken);

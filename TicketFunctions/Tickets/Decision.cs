@@ -1,3 +1,5 @@
+using TicketFunctions.Classification;
+
 namespace TicketFunctions.Tickets;
 
 /// <summary>What decides: two decisions of equal identity on equal texts are the same decision.</summary>
@@ -18,7 +20,10 @@ public sealed record Decision(
     byte[] TextSha256,
     float? Confidence,
     bool NeedsReview,
-    int? TokensIn,
-    int? TokensOut,
-    int ModelCalls,
-    TimeSpan Latency);
+    IReadOnlyList<CallRecord> Calls,
+    TimeSpan Latency)
+{
+    public int? TokensIn => Calls.Where(call => call.TokensIn is not null).Aggregate((int?)null, (sum, call) => (sum ?? 0) + call.TokensIn);
+
+    public int? TokensOut => Calls.Where(call => call.TokensOut is not null).Aggregate((int?)null, (sum, call) => (sum ?? 0) + call.TokensOut);
+}

@@ -125,17 +125,16 @@ public sealed partial class TicketTriage(
 
         var text = TicketText.Normalize(ticket.Description);
         var textSha256 = SHA256.HashData(Encoding.UTF8.GetBytes(text));
-        var identity = classifier.Identity;
         var started = time.GetTimestamp();
         ClassificationResult result;
-        var source = identity.Source;
+        string? source = null;
         try
         {
             if (await FindEarlierAsync(textSha256, force, stopping) is { } earlier)
             {
                 source = "reused";
                 result = new ClassificationResult.Labelled(
-                    new Labels(earlier.Category, earlier.Sentiment), earlier.Confidence, NeedsReview: false, null, null, ModelCalls: 0);
+                    new Labels(earlier.Category, earlier.Sentiment), classifier.Identities[0], earlier.Confidence, NeedsReview: false, Calls: []);
             }
             else
             {
@@ -153,14 +152,12 @@ public sealed partial class TicketTriage(
             case ClassificationResult.Labelled labelled:
                 return await CompleteAsync(ticket, new Decision(
                     labelled.Labels,
-                    source,
-                    identity,
+                    source ?? labelled.Identity.Source,
+                    labelled.Identity,
                     textSha256,
                     labelled.Confidence,
                     labelled.NeedsReview,
-                    labelled.TokensIn,
-                    labelled.TokensOut,
-                    labelled.ModelCalls,
+                    labelled.Calls,
                     time.GetElapsedTime(started)));
 
             case ClassificationResult.Failed failed:
@@ -174,12 +171,12 @@ public sealed partial class TicketTriage(
     private async Task<EarlierDecision?> FindEarlierAsync(byte[] textSha256, bool force, CancellationToken stopping)
     {
         // The baseline costs nothing, and somebody who forces a decision wants a new one.
-        if (classifier.Identity.Source != "model" || force)
+        if (classifier.Identities[0].Source != "model" || force)
         {
             return null;
         }
 
-        return await store.FindDecisionAsync(textSha256, classifier.Identity, stopping);
+        return await store.FindDecisionAsync(textSha256, classifier.Identities[0], stopping);
     }
 
     private async Task<TriageResult> CompleteAsync(ClaimedTicket ticket, Decision decision)
@@ -192,7 +189,7 @@ public sealed partial class TicketTriage(
         catch (PostgresException e) when (!StorageFaults.IsUnavailable(e))
         {
             return await FailAsync(ticket, new ClassificationResult.Failed(
-                FailureKind.StorageRefused, $"refused: the database does not take these labels for this row (SQLSTATE {e.SqlState})"));
+                FailureKind.StorageRefused, $"refused: the database does not take these labels for this row (SQLSTATE {e.SqlState})", null, decision.Calls));
         }
 
         switch (status)
@@ -200,7 +197,7 @@ public sealed partial class TicketTriage(
             case WriteStatus.Written:
                 Log.Labelled(
                     logger, ticket.Id, decision.Labels.Category, decision.Labels.Sentiment, decision.Source, ticket.Attempts,
-                    decision.ModelCalls, (long)decision.Latency.TotalMilliseconds);
+                    decision.Calls.Count, (long)decision.Latency.TotalMilliseconds);
                 return new TriageResult.Labelled(
                     ticket.Id, decision.Labels, decision.Source, decision.Identity.Model, decision.Confidence);
 

@@ -1,10 +1,6 @@
-using System.ClientModel;
-using System.ClientModel.Primitives;
 using System.Text.Json;
 using Microsoft.Extensions.AI;
-using OpenAI;
 using OpenAI.Chat;
-using TicketFunctions.Classification;
 using ChatFinishReason = Microsoft.Extensions.AI.ChatFinishReason;
 using ChatMessage = Microsoft.Extensions.AI.ChatMessage;
 using OpenAIChatMessage = OpenAI.Chat.ChatMessage;
@@ -12,32 +8,12 @@ using OpenAIChatMessage = OpenAI.Chat.ChatMessage;
 namespace TicketFunctions.Hosting.AspNetCore;
 
 /// <summary>The official OpenAI SDK behind <see cref="IChatClient"/>, for any address that speaks its protocol.</summary>
-public sealed class OpenAIChatClient : IChatClient
+public sealed class OpenAIChatClient(ChatClient chat) : IChatClient
 {
-    private readonly ChatClient _chat;
-
-    public OpenAIChatClient(ModelOptions options)
-    {
-        var clientOptions = new OpenAIClientOptions
-        {
-            // Attempts are counted and paid by the ticket: the policy is the classifier's, none is added underneath.
-            RetryPolicy = new ClientRetryPolicy(maxRetries: 0),
-            NetworkTimeout = Timeout.InfiniteTimeSpan,
-        };
-        if (options.EndpointUri is { } endpoint)
-        {
-            clientOptions.Endpoint = endpoint;
-        }
-
-        // Local servers take any key, but the SDK wants one.
-        var key = string.IsNullOrWhiteSpace(options.ApiKey) ? "none" : options.ApiKey;
-        _chat = new ChatClient(options.Name, new ApiKeyCredential(key), clientOptions);
-    }
-
     public async Task<ChatResponse> GetResponseAsync(
         IEnumerable<ChatMessage> messages, ChatOptions? options = null, CancellationToken cancellationToken = default)
     {
-        ChatCompletion completion = await _chat.CompleteChatAsync(messages.Select(Convert), Convert(options), cancellationToken);
+        ChatCompletion completion = await chat.CompleteChatAsync(messages.Select(Convert), Convert(options), cancellationToken);
         var message = new ChatMessage(ChatRole.Assistant, [.. completion.Content.Select(part => new TextContent(part.Text))]);
         if (!string.IsNullOrEmpty(completion.Refusal))
         {
@@ -46,6 +22,7 @@ public sealed class OpenAIChatClient : IChatClient
 
         return new ChatResponse(message)
         {
+            RawRepresentation = completion,
             ModelId = completion.Model,
             FinishReason = completion.FinishReason switch
             {
@@ -72,7 +49,7 @@ public sealed class OpenAIChatClient : IChatClient
     }
 
     public object? GetService(Type serviceType, object? serviceKey = null) =>
-        serviceType.IsInstanceOfType(this) ? this : serviceType.IsInstanceOfType(_chat) ? _chat : null;
+        serviceType.IsInstanceOfType(this) ? this : serviceType.IsInstanceOfType(chat) ? chat : null;
 
     public void Dispose()
     {
@@ -83,13 +60,11 @@ public sealed class OpenAIChatClient : IChatClient
         : message.Role == ChatRole.Assistant ? new AssistantChatMessage(message.Text)
         : new UserChatMessage(message.Text);
 
-    private static ChatCompletionOptions Convert(ChatOptions? options)
+    private ChatCompletionOptions Convert(ChatOptions? options)
     {
-        var converted = new ChatCompletionOptions
-        {
-            Temperature = options?.Temperature,
-            MaxOutputTokenCount = options?.MaxOutputTokens,
-        };
+        var converted = options?.RawRepresentationFactory?.Invoke(this) as ChatCompletionOptions ?? new ChatCompletionOptions();
+        converted.Temperature ??= options?.Temperature;
+        converted.MaxOutputTokenCount ??= options?.MaxOutputTokens;
         if (options?.ResponseFormat is ChatResponseFormatJson { Schema: JsonElement schema } format)
         {
             converted.ResponseFormat = OpenAI.Chat.ChatResponseFormat.CreateJsonSchemaFormat(

@@ -1,4 +1,3 @@
-using Microsoft.Extensions.AI;
 using Microsoft.Extensions.Options;
 using TicketFunctions.Classification;
 using TicketFunctions.Triggers;
@@ -71,8 +70,7 @@ public static class PlainHost
 
     /// <summary>The OpenAI SDK as the model behind the classifier.</summary>
     public static void AddPlainChatClient(this IServiceCollection services) =>
-        services.AddSingleton<IChatClient>(provider =>
-            new OpenAIChatClient(provider.GetRequiredService<IOptions<ModelOptions>>().Value));
+        services.AddSingleton<ChatClientFactory>((client, model) => new OpenAIChatClient(client.GetChatClient(model)));
 
     /// <summary>One line an event, on standard error: standard output belongs to what commands print.</summary>
     public static void AddQuietLogging(this IHostApplicationBuilder builder)

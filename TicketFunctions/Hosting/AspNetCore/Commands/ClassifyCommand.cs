@@ -63,17 +63,18 @@ internal static class ClassifyCommand
 
     private static async Task<ClassifiedLine> ClassifyAsync(ITicketClassifier classifier, string text, CancellationToken cancellationToken)
     {
+        var first = classifier.Identities[0];
         if (!TicketText.IsVisible(text))
         {
-            return new ClassifiedLine(null, null, null, classifier.Identity.Source, classifier.Identity.Model, false, "blank: the text has nothing in it to classify");
+            return new ClassifiedLine(null, null, null, first.Source, first.Model, false, "blank: the text has nothing in it to classify");
         }
 
         return await classifier.ClassifyAsync(TicketText.Clip(TicketText.Normalize(text)), cancellationToken) switch
         {
             ClassificationResult.Labelled labelled => new ClassifiedLine(
-                labelled.Labels.Category, labelled.Labels.Sentiment, labelled.Confidence, classifier.Identity.Source, classifier.Identity.Model, labelled.NeedsReview, null),
+                labelled.Labels.Category, labelled.Labels.Sentiment, labelled.Confidence, labelled.Identity.Source, labelled.Identity.Model, labelled.NeedsReview, null),
             ClassificationResult.Failed failed => new ClassifiedLine(
-                null, null, null, classifier.Identity.Source, classifier.Identity.Model, false, failed.Reason),
+                null, null, null, first.Source, first.Model, false, failed.Reason),
             var other => throw new InvalidOperationException($"No arm for {other.GetType().Name}."),
         };
     }

@@ -44,7 +44,7 @@ internal static class EvaluateCommand
         {
             Console.WriteLine(new JsonObject
             {
-                ["model"] = classifier.Identity.Model,
+                ["model"] = classifier.Identities[0].Model,
                 ["rows"] = rows.Count,
                 ["unanswered"] = answers.Count(labels => labels is null),
                 ["category"] = ToJson(category),
@@ -53,7 +53,7 @@ internal static class EvaluateCommand
         }
         else
         {
-            CommandLine.Screen.WriteLine($"{rows.Count} rows, {classifier.Identity.Model}");
+            CommandLine.Screen.WriteLine($"{rows.Count} rows, {classifier.Identities[0].Model}");
             Show("Category", category);
             Show("Sentiment", sentiment);
         }

@@ -61,7 +61,7 @@ internal static class ServeCommand
 
     private static void PrintBanner(WebApplication app, LocalDatabase database, IEnumerable<string> addresses)
     {
-        var identity = app.Services.GetRequiredService<ITicketClassifier>().Identity;
+        var identity = app.Services.GetRequiredService<ITicketClassifier>().Identities[0];
         var model = identity.Source == "baseline"
             ? "embedded baseline (set Model__Endpoint and Model__Name to use a language model)"
             : $"{identity.Model} ({identity.Provider})";

@@ -1,0 +1,74 @@
+using System.ClientModel;
+using System.ClientModel.Primitives;
+using System.Net;
+using Azure.Identity;
+using Microsoft.Extensions.AI;
+using OpenAI;
+
+namespace TicketFunctions.Classification;
+
+/// <summary>Puts a chat client in front of a connection; each host has its own way.</summary>
+/// <param name="client">The connection: address, key, limits.</param>
+/// <param name="model">The model's name.</param>
+public delegate IChatClient ChatClientFactory(OpenAIClient client, string model);
+
+/// <summary>The connection to one address of a model, the same under both hosts: its key, and what bounds it.</summary>
+public static class ModelConnection
+{
+    /// <summary>A chat completion with two labels has a kilobyte; with log-probabilities a few.</summary>
+    internal const int MaxAnswerBytes = 1024 * 1024;
+
+    /// <summary>The scope of Azure's models. https://learn.microsoft.com/azure/ai-foundry/openai/how-to/managed-identity</summary>
+    private const string AzureScope = "https://cognitiveservices.azure.com/.default";
+
+    /// <summary>One for the process: it holds the sockets.</summary>
+    internal static HttpClient Http { get; } = new(new BoundedAnswers(new SocketsHttpHandler
+    {
+        // A redirect would carry the ticket, and perhaps the key, to where nobody configured.
+        AllowAutoRedirect = false,
+        PooledConnectionLifetime = TimeSpan.FromMinutes(5),
+        ConnectTimeout = TimeSpan.FromSeconds(5),
+    }))
+    { Timeout = Timeout.InfiniteTimeSpan };
+
+    public static OpenAIClient Open(ModelTarget target, Uri endpoint)
+    {
+        var options = new OpenAIClientOptions
+        {
+            Endpoint = endpoint,
+            // Attempts and time are the classifier's to count: no policy is added underneath.
+            RetryPolicy = new ClientRetryPolicy(maxRetries: 0),
+            NetworkTimeout = Timeout.InfiniteTimeSpan,
+            Transport = new HttpClientPipelineTransport(Http),
+        };
+        return (target.Provider, string.IsNullOrWhiteSpace(target.ApiKey)) switch
+        {
+#pragma warning disable OPENAI001 // Experimental in the SDK: the constructor that takes any way to authenticate.
+            ("azure-openai", true) => new OpenAIClient(new BearerTokenPolicy(new DefaultAzureCredential(), AzureScope), options),
+            ("azure-openai", false) => new OpenAIClient(
+                ApiKeyAuthenticationPolicy.CreateHeaderApiKeyPolicy(new ApiKeyCredential(target.ApiKey!), "api-key"), options),
+#pragma warning restore OPENAI001
+            // Local servers take any key, but the SDK wants one.
+            (_, var none) => new OpenAIClient(new ApiKeyCredential(none ? "none" : target.ApiKey!), options),
+        };
+    }
+
+    /// <summary>Reads an answer whole or not at all: an endless one ends at the limit.</summary>
+    private sealed class BoundedAnswers(HttpMessageHandler inner) : DelegatingHandler(inner)
+    {
+        protected override async Task<HttpResponseMessage> SendAsync(HttpRequestMessage request, CancellationToken cancellationToken)
+        {
+            var response = await base.SendAsync(request, cancellationToken);
+            try
+            {
+                await response.Content.LoadIntoBufferAsync(MaxAnswerBytes, cancellationToken);
+                return response;
+            }
+            catch
+            {
+                response.Dispose();
+                throw;
+            }
+        }
+    }
+}
