@@ -15,7 +15,7 @@ public sealed class LabelParserTests
     [InlineData("\n```JSON \r\n{\"category\":\"Facturacion\",\"sentiment\":\"Neutral\"}\r\n```  ")]
     public void Two_labels_are_read(string text)
     {
-        Assert.True(LabelParser.TryParse(text, Taxonomy, out var labels, out var error));
+        Assert.Equal(CallOutcome.Labelled, LabelParser.Parse(text, Taxonomy, out var labels, out var error));
 
         Assert.Equal(new Labels("Facturacion", "Neutral"), labels);
         Assert.Equal("", error);
@@ -46,9 +46,12 @@ public sealed class LabelParserTests
     [InlineData("""{"category":"Otro","sentiment":"Neutral\ufffe"}""", "\"sentiment\" no es una etiqueta de la lista.")]
     public void Anything_else_is_named_without_repeating_it(string text, string error)
     {
-        Assert.False(LabelParser.TryParse(text, Taxonomy, out var labels, out var told));
+        var outcome = LabelParser.Parse(text, Taxonomy, out var labels, out var told);
 
         Assert.Null(labels);
         Assert.Equal(error, told);
+        Assert.Equal(
+            told.EndsWith("de la lista.", StringComparison.Ordinal) ? CallOutcome.OffTaxonomy : told == "está vacía." ? CallOutcome.Empty : CallOutcome.Unparseable,
+            outcome);
     }
 }

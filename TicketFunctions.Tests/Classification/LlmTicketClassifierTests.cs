@@ -56,10 +56,19 @@ public sealed class LlmTicketClassifierTests
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => Create(chat.Object).ClassifyAsync("Hola", caller.Token));
     }
 
-    private static LlmTicketClassifier Create(IChatClient chat) => new(
-        (_, _) => chat,
-        new Taxonomy(new TaxonomyOptions()),
-        Options.Create(new ModelOptions { Name = "m", Endpoint = "http://localhost", AttemptTimeout = TimeSpan.FromMinutes(1), TotalTimeout = TimeSpan.FromMinutes(1) }),
-        TimeProvider.System,
-        NullLogger<LlmTicketClassifier>.Instance);
+    private static LlmTicketClassifier Create(IChatClient chat)
+    {
+        var taxonomy = new Taxonomy(new TaxonomyOptions());
+        var options = new ModelOptions
+        {
+            Provider = "compatible",
+            Name = "m",
+            Endpoint = "http://localhost",
+            MaxRetries = 0,
+            AttemptTimeout = TimeSpan.FromMinutes(1),
+            TotalTimeout = TimeSpan.FromMinutes(1),
+        };
+        return new LlmTicketClassifier(
+            (_, _) => chat, new BaselineTicketClassifier(taxonomy), taxonomy, Options.Create(options), TimeProvider.System, NullLogger<LlmTicketClassifier>.Instance);
+    }
 }

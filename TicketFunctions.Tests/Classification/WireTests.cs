@@ -59,7 +59,7 @@ public sealed class WireTests(TicketApp app) : IClassFixture<TicketApp>
             {
               "model": "stub-model",
               "temperature": 0,
-              "max_completion_tokens": 64,
+              "max_tokens": 64,
               "response_format": {{ResponseFormat}},
               "messages": [
                 {"role": "system", "content": {{Quote(Instructions)}}},

@@ -13,42 +13,54 @@ public static class LabelParser
     /// <param name="taxonomy">The labels there are.</param>
     /// <param name="labels">The labels, when there are two.</param>
     /// <param name="error">Else what is wrong, for the model to read; it repeats nothing of the answer.</param>
-    public static bool TryParse(string text, Taxonomy taxonomy, out Labels? labels, out string error)
+    /// <returns>Labelled, Empty, Unparseable or OffTaxonomy.</returns>
+    public static CallOutcome Parse(string text, Taxonomy taxonomy, out Labels? labels, out string error)
     {
         labels = null;
+        if (text.AsSpan().IsWhiteSpace())
+        {
+            error = "está vacía.";
+            return CallOutcome.Empty;
+        }
+
         try
         {
             using var document = JsonDocument.Parse(StripFence(text), Strict);
             if (document.RootElement.ValueKind != JsonValueKind.Object)
             {
                 error = "no es un objeto JSON.";
-                return false;
+                return CallOutcome.Unparseable;
             }
 
-            if (!TryRead(document.RootElement, "category", taxonomy.FindCategory, out var category, out error)
-                || !TryRead(document.RootElement, "sentiment", taxonomy.FindSentiment, out var sentiment, out error))
+            var outcome = Read(document.RootElement, "category", taxonomy.FindCategory, out var category, out error);
+            if (outcome != CallOutcome.Labelled)
             {
-                return false;
+                return outcome;
             }
 
-            labels = new Labels(category, sentiment);
-            return true;
+            outcome = Read(document.RootElement, "sentiment", taxonomy.FindSentiment, out var sentiment, out error);
+            if (outcome == CallOutcome.Labelled)
+            {
+                labels = new Labels(category, sentiment);
+            }
+
+            return outcome;
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException)
         {
             // The latter is a name with half of a surrogate pair, met in looking for duplicates.
-            error = text.AsSpan().IsWhiteSpace() ? "está vacía." : "no es JSON válido, o tiene texto alrededor.";
-            return false;
+            error = "no es JSON válido, o tiene texto alrededor.";
+            return CallOutcome.Unparseable;
         }
     }
 
-    private static bool TryRead(JsonElement root, string name, Func<string, string?> find, out string label, out string error)
+    private static CallOutcome Read(JsonElement root, string name, Func<string, string?> find, out string label, out string error)
     {
         label = "";
         if (!root.TryGetProperty(name, out var value) || value.ValueKind != JsonValueKind.String)
         {
             error = $"falta \"{name}\" o no es texto.";
-            return false;
+            return CallOutcome.Unparseable;
         }
 
         try
@@ -61,7 +73,7 @@ public static class LabelParser
         }
 
         error = label.Length > 0 ? "" : $"\"{name}\" no es una etiqueta de la lista.";
-        return label.Length > 0;
+        return label.Length > 0 ? CallOutcome.Labelled : CallOutcome.OffTaxonomy;
     }
 
     private static string StripFence(string text)

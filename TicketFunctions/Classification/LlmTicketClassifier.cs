@@ -1,17 +1,20 @@
 using Microsoft.Extensions.AI;
 using Microsoft.Extensions.Options;
+using OpenAI.Chat;
 using TicketFunctions.Tickets;
+using ChatFinishReason = Microsoft.Extensions.AI.ChatFinishReason;
+using ChatMessage = Microsoft.Extensions.AI.ChatMessage;
 
 namespace TicketFunctions.Classification;
 
-/// <summary>Asks a language model, through any <see cref="IChatClient"/>: at most two calls, the second one to correct the first.</summary>
+/// <summary>
+/// Asks language models: the first one, once more when its answer was no label, then the next one in the list.
+/// Decides what an answer is worth; what happens on the way to a model is <see cref="ModelClient"/>'s.
+/// </summary>
 public sealed partial class LlmTicketClassifier : ITicketClassifier
 {
-    // Two labels in JSON are about 20 tokens; the rest is room for a fence or a synonym.
-    private const int MaxOutputTokens = 64;
-
-    private readonly ModelTarget _target;
-    private readonly IChatClient _chat;
+    private readonly IReadOnlyList<ModelClient> _models;
+    private readonly BaselineTicketClassifier _baseline;
     private readonly Taxonomy _taxonomy;
     private readonly TicketPrompt _prompt;
     private readonly ModelOptions _options;
@@ -19,136 +22,170 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
     private readonly ILogger<LlmTicketClassifier> _logger;
 
     public LlmTicketClassifier(
-        ChatClientFactory connect, Taxonomy taxonomy, IOptions<ModelOptions> options, TimeProvider time, ILogger<LlmTicketClassifier> logger)
+        ChatClientFactory connect,
+        BaselineTicketClassifier baseline,
+        Taxonomy taxonomy,
+        IOptions<ModelOptions> options,
+        TimeProvider time,
+        ILogger<LlmTicketClassifier> logger)
     {
-        var target = options.Value.Targets[0];
-        _target = target;
-        _chat = connect(ModelConnection.Open(target, target.Endpoints[0]), target.Name);
+        var retryBudget = new RetryBudget();
+        _models = [.. options.Value.Targets.Select(target => new ModelClient(target, connect, taxonomy, options.Value, retryBudget, time, logger))];
+        _baseline = baseline;
         _taxonomy = taxonomy;
         _prompt = new TicketPrompt(taxonomy);
         _options = options.Value;
         _time = time;
         _logger = logger;
-        Identities =
-        [
-            new ClassifierIdentity(
-                "model",
-                target.Provider,
-                target.Name,
-                _prompt.Version,
-                taxonomy.Version,
-                $$"""{"temperature":0,"max_output_tokens":{{MaxOutputTokens}},"strict":true}"""),
-        ];
     }
 
-    public IReadOnlyList<ClassifierIdentity> Identities { get; }
+    public IReadOnlyList<ClassifierIdentity> Identities => [.. _models.Select(Identify)];
 
     public async Task<ClassificationResult> ClassifyAsync(string text, CancellationToken cancellationToken)
     {
-        using var total = new CancellationTokenSource(_options.TotalTimeout!.Value, _time);
-        using var budget = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken, total.Token);
-        var messages = _prompt.For(text);
+        using var budget = new CallBudget(_options.TotalTimeout!.Value, _time, cancellationToken);
+        var read = _options.MaskPersonalData ? PersonalData.Mask(text) : text;
         var calls = new List<CallRecord>();
-        var error = "";
-        for (var call = 1; call <= 2; call++)
+        ClassificationResult.Failed? failed = null;
+        foreach (var model in _models)
         {
-            ChatResponse response;
-            var started = _time.GetTimestamp();
-            try
+            var callsBefore = calls.Count;
+            switch (await AskAsync(model, read, calls, budget))
             {
-                response = await AskAsync(messages, budget.Token);
-            }
-            catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
-            {
-                throw;
-            }
-            catch (OperationCanceledException)
-            {
-                calls.Add(Record(CallOutcome.TimedOut, null));
-                return new ClassificationResult.Failed(FailureKind.UpstreamTimeout, "timeout: the model did not answer in time", null, calls);
-            }
-            catch (Exception e)
-            {
-                // Client libraries throw whatever a broken answer breaks in them; none of it may reach the triage.
-                var failure = ChatFaults.Describe(e, _time.GetUtcNow());
-                calls.Add(Record(failure.Kind == FailureKind.UpstreamInvalid ? CallOutcome.Malformed : CallOutcome.Unavailable, null));
-                failure = failure with { Calls = calls };
-                Log.Failed(_logger, failure.Kind, failure.Reason, e.GetType().Name);
-                return failure;
+                case ClassificationResult.Labelled labelled:
+                    return labelled;
+
+                // An answer that was no label weighs more than a model out of reach, and a call more than none.
+                case ClassificationResult.Failed next:
+                    failed = failed is null || (!failed.WasAnswered && calls.Count > callsBefore)
+                        ? next
+                        : failed with { RetryAfter = Shorter(failed.RetryAfter, next.RetryAfter) };
+                    break;
             }
 
-            var answer = response.Text;
-            Log.Answered(_logger, call, response.FinishReason, answer.Length);
-            if (FindRefusal(response) is { } refusal)
+            if (budget.Remaining <= TimeSpan.Zero)
             {
-                calls.Add(Record(CallOutcome.Refused, response));
-                return refusal with { Calls = calls };
-            }
-
-            if (LabelParser.TryParse(answer, _taxonomy, out var labels, out error))
-            {
-                calls.Add(Record(CallOutcome.Labelled, response));
-                return new ClassificationResult.Labelled(labels!, Identities[0], Confidence: null, NeedsReview: false, calls);
-            }
-
-            calls.Add(Record(CallOutcome.Unparseable, response));
-
-            messages.Add(new ChatMessage(ChatRole.Assistant, TicketText.Clip(answer)));
-            messages.Add(TicketPrompt.AskAgain(error));
-
-            CallRecord Record(CallOutcome outcome, ChatResponse? response)
-            {
-                var (tokensIn, tokensOut) = ((int?)response?.Usage?.InputTokenCount, (int?)response?.Usage?.OutputTokenCount);
-                return new CallRecord(
-                    _target.Provider, _target.Name, response?.ModelId, outcome, null, tokensIn, tokensOut, _target.PriceOf(tokensIn, tokensOut),
-                    (int)_time.GetElapsedTime(started).TotalMilliseconds);
+                break;
             }
         }
 
-        return new ClassificationResult.Failed(FailureKind.UpstreamInvalid, "invalid: the model answered twice without two labels of the taxonomy", null, calls);
+        if (_options.BaselineStandsIn && failed is { WasAnswered: false, Kind: FailureKind.UpstreamUnavailable or FailureKind.UpstreamTimeout }
+            && await _baseline.ClassifyAsync(text, cancellationToken) is ClassificationResult.Labelled standIn)
+        {
+            Log.StoodIn(_logger, failed.Reason);
+            return standIn with { Calls = calls };
+        }
+
+        return failed! with { Calls = calls };
     }
 
-    private async Task<ChatResponse> AskAsync(IEnumerable<ChatMessage> messages, CancellationToken cancellationToken)
+    private ClassifierIdentity Identify(ModelClient model) => new(
+        "model", model.Target.Provider, model.Target.Name, _prompt.Version, _taxonomy.Version, model.DescribeParameters(_options.MaskPersonalData));
+
+    private async Task<ClassificationResult> AskAsync(ModelClient model, string text, List<CallRecord> calls, CallBudget budget)
     {
-        using var attempt = new CancellationTokenSource(_options.AttemptTimeout!.Value, _time);
-        using var either = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken, attempt.Token);
-        return await _chat.GetResponseAsync(
-            messages,
-            new ChatOptions
+        var messages = _prompt.For(text);
+        for (var ask = 1; ; ask++)
+        {
+            Log.Asked(_logger, model.Target.Name, messages[^1].Text);
+            var (reply, sent) = await model.AskAsync(messages, temperature: 0, calls, budget);
+            if (reply.Fault is { } fault)
             {
-                ModelId = _target.Name,
-                Temperature = 0,
-                MaxOutputTokens = MaxOutputTokens,
-                ResponseFormat = ChatResponseFormat.ForJsonSchema(_taxonomy.Schema, "ticket_labels"),
-                AdditionalProperties = new() { ["strict"] = true },
-            },
-            either.Token);
+                return new ClassificationResult.Failed(fault.Kind, fault.Reason, fault.RetryAfter, calls);
+            }
+
+            var answer = Judge(reply.Response!);
+            calls.Add(reply.Record with { Outcome = answer.Outcome });
+            Log.Answered(_logger, model.Target.Name, answer.Outcome, reply.Response!.FinishReason, reply.Response.Text.Length);
+            Log.Answer(_logger, reply.Response.Text);
+            switch (answer.Outcome)
+            {
+                case CallOutcome.Labelled:
+                    var identity = Identify(model);
+                    var confidence = await FindConfidenceAsync(model, messages, answer.Labels!, reply.Response, calls, budget);
+                    return new ClassificationResult.Labelled(
+                        answer.Labels!, identity, confidence, NeedsReview: confidence < _options.ReviewBelow, calls);
+
+                case CallOutcome.Empty or CallOutcome.Unparseable or CallOutcome.OffTaxonomy:
+                    model.NoteViolation(answer.Outcome, sent);
+                    if (ask == 2)
+                    {
+                        return Fail("invalid: the model answered twice without two labels of the taxonomy");
+                    }
+
+                    messages.Add(new ChatMessage(ChatRole.Assistant, TicketText.Clip(reply.Response.Text)));
+                    messages.Add(TicketPrompt.AskAgain(answer.Error));
+                    break;
+
+                // To ask the same again would end the same.
+                case CallOutcome.Truncated:
+                    return Fail("truncated: the model's answer was cut at its length limit; a model that thinks first needs a higher Model__MaxOutputTokens");
+                case CallOutcome.Filtered:
+                    return Fail("filtered: the provider's content filter stopped the answer");
+                default:
+                    return Fail("refused: the model declined to answer");
+            }
+        }
+
+        ClassificationResult.Failed Fail(string reason) => new(FailureKind.UpstreamInvalid, reason, null, calls);
     }
 
-    private static ClassificationResult.Failed? FindRefusal(ChatResponse response)
+    private (CallOutcome Outcome, Labels? Labels, string Error) Judge(ChatResponse response)
     {
         // Before parsing: what a cut answer starts with may look like a whole one.
         if (response.FinishReason == ChatFinishReason.Length)
         {
-            return new(FailureKind.UpstreamInvalid, "truncated: the model's answer was cut at its length limit", null, []);
+            return (CallOutcome.Truncated, null, "");
         }
 
         if (response.FinishReason == ChatFinishReason.ContentFilter)
         {
-            return new(FailureKind.UpstreamInvalid, "filtered: the provider's content filter stopped the answer", null, []);
+            return (CallOutcome.Filtered, null, "");
         }
 
-        return response.Messages.SelectMany(message => message.Contents).OfType<ErrorContent>().Any()
-            ? new(FailureKind.UpstreamInvalid, "refused: the model declined to answer", null, [])
-            : null;
+        if (response.Messages.SelectMany(message => message.Contents).OfType<ErrorContent>().Any())
+        {
+            return (CallOutcome.Refused, null, "");
+        }
+
+        var outcome = LabelParser.Parse(response.Text, _taxonomy, out var labels, out var error);
+        return (outcome, labels, error);
     }
+
+    private async Task<float?> FindConfidenceAsync(
+        ModelClient model, IReadOnlyList<ChatMessage> messages, Labels labels, ChatResponse response, List<CallRecord> calls, CallBudget budget)
+    {
+        if (_options.Confidence != ConfidenceEvidence.Samples)
+        {
+            return LabelConfidence.FromLogprobs(response.RawRepresentation as ChatCompletion);
+        }
+
+        // The label is found already: whatever happens to the second sample only leaves it without evidence.
+        var (reply, _) = await model.AskAsync(messages, temperature: 1, calls, budget);
+        if (reply.Fault is not null)
+        {
+            return null;
+        }
+
+        var second = Judge(reply.Response!);
+        calls.Add(reply.Record with { Outcome = second.Outcome == CallOutcome.Labelled ? CallOutcome.Sampled : second.Outcome });
+        return second.Labels is null ? null : LabelConfidence.FromSamples(labels, second.Labels);
+    }
+
+    private static TimeSpan? Shorter(TimeSpan? left, TimeSpan? right) => left is null || right < left ? right ?? left : left;
 
     private static partial class Log
     {
-        [LoggerMessage(Level = LogLevel.Debug, Message = "Model answer {Call}: finish reason {FinishReason}, {Length} characters")]
-        public static partial void Answered(ILogger logger, int call, ChatFinishReason? finishReason, int length);
+        [LoggerMessage(Level = LogLevel.Trace, Message = "Model {Model} is asked: {Text}")]
+        public static partial void Asked(ILogger logger, string model, string text);
 
-        [LoggerMessage(Level = LogLevel.Information, Message = "Model call failed ({Kind}): {Reason} [{Exception}]")]
-        public static partial void Failed(ILogger logger, FailureKind kind, string reason, string exception);
+        [LoggerMessage(Level = LogLevel.Trace, Message = "The model answered: {Text}")]
+        public static partial void Answer(ILogger logger, string text);
+
+        [LoggerMessage(Level = LogLevel.Debug, Message = "Model {Model}: {Outcome}, finish reason {FinishReason}, {Length} characters")]
+        public static partial void Answered(ILogger logger, string model, CallOutcome outcome, ChatFinishReason? finishReason, int length);
+
+        [LoggerMessage(Level = LogLevel.Warning, Message = "No model can be reached ({Reason}): the embedded baseline stands in")]
+        public static partial void StoodIn(ILogger logger, string reason);
     }
 }

@@ -91,8 +91,8 @@ public sealed class ModelOptions : ModelTargetOptions
     /// <summary>Put [email], [phone] and the like in their place before a model reads the text.</summary>
     public bool MaskPersonalData { get; set; }
 
-    /// <summary>What the confidence of a decision is taken from.</summary>
-    public ConfidenceEvidence Confidence { get; set; }
+    /// <summary>What the confidence of a decision is taken from; by default log-probabilities where the provider is known to give them.</summary>
+    public ConfidenceEvidence? Confidence { get; set; }
 
     /// <summary>A decision with less confidence asks for a review; by default none does.</summary>
     [Range(0.0, 1.0, ErrorMessage = "Model__ReviewBelow must be between 0 and 1.")]

@@ -37,7 +37,7 @@ public sealed class TicketPrompt
     public string Version { get; }
 
     /// <summary>The messages for one ticket: the instructions, and the ticket alone in a message of its own.</summary>
-    public IList<ChatMessage> For(string text)
+    public List<ChatMessage> For(string text)
     {
         // The mark is a hash of the text: to contain its own mark and close it early, a text would have to hold half of its own SHA-256.
         var mark = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)))[..32];

@@ -73,6 +73,11 @@ public sealed class OpenAIChatClient(ChatClient chat) : IChatClient
                 jsonSchemaIsStrict: options.AdditionalProperties?.TryGetValue("strict", out bool strict) == true ? strict : null);
         }
 
+        else if (options?.ResponseFormat is ChatResponseFormatJson)
+        {
+            converted.ResponseFormat = OpenAI.Chat.ChatResponseFormat.CreateJsonObjectFormat();
+        }
+
         return converted;
     }
 }

@@ -1,0 +1,130 @@
+using Microsoft.Extensions.AI;
+using OpenAI.Chat;
+
+namespace TicketFunctions.Classification;
+
+/// <summary>What a model's server takes of a request: what is configured, else the most, less what it turned out not to take.</summary>
+internal sealed partial class ModelCapabilities(ModelTarget target, bool logprobs, ILogger logger)
+{
+    private readonly Lock _lock = new();
+    private OutputMode _output = target.Output ?? OutputMode.Schema;
+    private bool _strict = true;
+    private bool _temperature = true;
+    private bool _logprobs = logprobs;
+
+    /// <summary>The parameters as they are sent now, for the record.</summary>
+    public string Describe(bool masked)
+    {
+        var output = _output == OutputMode.Schema && _strict ? "strict_schema" : _output.ToString().ToLowerInvariant();
+        return $$"""{"temperature":{{(_temperature ? "0" : "null")}},"max_output_tokens":{{target.MaxOutputTokens}},"output":"{{output}}","masked":{{(masked ? "true" : "false")}}}""";
+    }
+
+    /// <summary>The options of one request.</summary>
+    /// <param name="taxonomy">Whose schema it is.</param>
+    /// <param name="temperature">Zero, or more for a second sample.</param>
+    public ChatOptions For(Taxonomy taxonomy, float temperature)
+    {
+        var options = new ChatOptions
+        {
+            ModelId = target.Name,
+            Temperature = _temperature ? temperature : null,
+            ResponseFormat = _output switch
+            {
+                OutputMode.Schema => Microsoft.Extensions.AI.ChatResponseFormat.ForJsonSchema(taxonomy.Schema, "ticket_labels"),
+                OutputMode.Json => Microsoft.Extensions.AI.ChatResponseFormat.Json,
+                _ => null,
+            },
+        };
+        if (_output == OutputMode.Schema && _strict)
+        {
+            options.AdditionalProperties = new() { ["strict"] = true };
+        }
+
+        var askLogprobs = _logprobs;
+        var renamed = target.Provider is not ("openai" or "azure-openai");
+        options.MaxOutputTokens = renamed ? null : target.MaxOutputTokens;
+        options.RawRepresentationFactory = _ =>
+        {
+            var raw = new ChatCompletionOptions();
+            if (askLogprobs)
+            {
+                raw.IncludeLogProbabilities = true;
+            }
+
+            if (renamed)
+            {
+                // OpenAI's new name for it is ignored by some servers (Ollama) and refused by others (Mistral).
+#pragma warning disable SCME0001 // Experimental in System.ClientModel: members the SDK has no property for.
+                raw.Patch.Set("$.max_tokens"u8, target.MaxOutputTokens);
+#pragma warning restore SCME0001
+            }
+
+            return raw;
+        };
+        return options;
+    }
+
+    /// <summary>Asks for less from now on, after the server refused a part of the request.</summary>
+    /// <returns>Whether the same question may now be asked in another form.</returns>
+    public bool TryDropRejected(RequestPart part, ChatOptions sent)
+    {
+        lock (_lock)
+        {
+            // Others may have met the same refusal at the same time: what this request had and later ones have not is dropped already.
+            switch (part)
+            {
+                case RequestPart.Logprobs:
+                    return Drop(ref _logprobs, "log-probabilities");
+                case RequestPart.Temperature when sent.Temperature is not null:
+                    return Drop(ref _temperature, "a temperature");
+                case RequestPart.Strict when sent.AdditionalProperties is not null:
+                    return Drop(ref _strict, "a strict schema");
+                case RequestPart.Format when target.Output is null && sent.ResponseFormat is ChatResponseFormatJson format:
+                    StepDown(format.Schema is not null ? OutputMode.Schema : OutputMode.Json);
+                    return true;
+                default:
+                    return false;
+            }
+        }
+
+        bool Drop(ref bool capability, string name)
+        {
+            if (capability)
+            {
+                capability = false;
+                Log.Dropped(logger, target.Name, target.Provider, name);
+            }
+
+            return true;
+        }
+    }
+
+    /// <summary>Believes the server less, after an answer that the format it was given rules out.</summary>
+    public void NoteViolation(CallOutcome outcome, ChatOptions sent)
+    {
+        if (target.Output is null
+            && sent.ResponseFormat is ChatResponseFormatJson format
+            && (outcome == CallOutcome.Unparseable || (outcome == CallOutcome.OffTaxonomy && format.Schema is not null)))
+        {
+            lock (_lock)
+            {
+                StepDown(format.Schema is not null ? OutputMode.Schema : OutputMode.Json);
+            }
+        }
+    }
+
+    private void StepDown(OutputMode from)
+    {
+        if (_output == from)
+        {
+            _output = from + 1;
+            Log.Dropped(logger, target.Name, target.Provider, from == OutputMode.Schema ? "a JSON schema" : "JSON mode");
+        }
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(Level = LogLevel.Warning, Message = "Model {Model} ({Provider}) does not take {Capability}; it is asked without from now on")]
+        public static partial void Dropped(ILogger logger, string model, string provider, string capability);
+    }
+}

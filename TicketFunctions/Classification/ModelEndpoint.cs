@@ -1,0 +1,146 @@
+using Microsoft.Extensions.AI;
+using Polly;
+using Polly.CircuitBreaker;
+
+namespace TicketFunctions.Classification;
+
+/// <summary>What came of one call: a chat completion to be judged, or a fault.</summary>
+/// <param name="Record">The call for the record; of a completion its outcome is still open.</param>
+/// <param name="Response">The completion.</param>
+/// <param name="Fault">Else why there is none.</param>
+internal sealed record ModelReply(CallRecord Record, ChatResponse? Response, ModelFault? Fault)
+{
+    /// <summary>A fault for which nobody was called.</summary>
+    public static ModelReply Without(ModelTarget target, ModelFault fault) =>
+        new(new CallRecord(target.Provider, target.Name, null, fault.Outcome, null, null, null, null, 0), null, fault);
+}
+
+/// <summary>One address of a model: how many calls it takes at once, and whether it is left alone for now.</summary>
+internal sealed class ModelEndpoint
+{
+    /// <summary>Nobody is left alone for longer because he asked for it: some ask for a day.</summary>
+    private static readonly TimeSpan MaxCooldown = TimeSpan.FromMinutes(1);
+
+    private readonly IChatClient _chat;
+    private readonly ModelTarget _target;
+    private readonly Uri _address;
+    private readonly TimeSpan _attemptTimeout;
+    private readonly TimeProvider _time;
+    private readonly AdaptiveLimit _limit;
+    private readonly ResiliencePipeline<ModelReply> _breaker;
+    private long _coolUntil;
+
+    public ModelEndpoint(IChatClient chat, ModelTarget target, Uri address, ModelOptions options, TimeProvider time)
+    {
+        _chat = chat;
+        _target = target;
+        _address = address;
+        _attemptTimeout = options.AttemptTimeout!.Value;
+        _time = time;
+        _limit = new AdaptiveLimit(options.MaxConcurrency);
+        _coolUntil = time.GetTimestamp();
+        _breaker = options.BreakDuration == TimeSpan.Zero
+            ? ResiliencePipeline<ModelReply>.Empty
+            : new ResiliencePipelineBuilder<ModelReply> { TimeProvider = time }
+                .AddCircuitBreaker(new CircuitBreakerStrategyOptions<ModelReply>
+                {
+                    // Polly's own minimum of 100 calls would never be reached by a team's tickets.
+                    MinimumThroughput = 5,
+                    FailureRatio = 0.5,
+                    SamplingDuration = TimeSpan.FromSeconds(30),
+                    BreakDuration = options.BreakDuration,
+                    ShouldHandle = args => ValueTask.FromResult(args.Outcome.Result?.Fault?.IsOfServer == true),
+                })
+                .Build();
+    }
+
+    /// <summary>Calls under way and waiting.</summary>
+    public int Load => _limit.Load;
+
+    /// <summary>For how long it asked to be left alone.</summary>
+    public TimeSpan CoolsFor
+    {
+        get
+        {
+            var left = _time.GetElapsedTime(_time.GetTimestamp(), Volatile.Read(ref _coolUntil));
+            return left > TimeSpan.Zero ? left : TimeSpan.Zero;
+        }
+    }
+
+    /// <summary>Makes one call. Everything that can go wrong in it is a fault; only the process's end is an exception.</summary>
+    public async Task<ModelReply> CallAsync(IEnumerable<ChatMessage> messages, ChatOptions options, CallBudget budget)
+    {
+        int stamp;
+        try
+        {
+            stamp = await _limit.EnterAsync(budget.Token);
+        }
+        catch (OperationCanceledException) when (!budget.Stopping.IsCancellationRequested)
+        {
+            return NotCalled(TimeSpan.FromSeconds(5));
+        }
+
+        bool? refused = null;
+        try
+        {
+            var reply = await _breaker.ExecuteAsync(async _ => await SendAsync(messages, options, budget), CancellationToken.None);
+            refused = reply.Fault is null ? false : reply.Fault.Outcome == CallOutcome.RateLimited ? true : null;
+            return reply;
+        }
+        catch (BrokenCircuitException e)
+        {
+            return NotCalled(e.RetryAfter ?? TimeSpan.FromSeconds(1));
+        }
+        finally
+        {
+            _limit.Leave(stamp, refused);
+        }
+    }
+
+    private async Task<ModelReply> SendAsync(IEnumerable<ChatMessage> messages, ChatOptions options, CallBudget budget)
+    {
+        using var attempt = new CancellationTokenSource(_attemptTimeout, _time);
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(budget.Token, attempt.Token);
+        using var activity = Telemetry.StartCall(_target, _address);
+        var started = _time.GetTimestamp();
+        ChatResponse? response = null;
+        ModelFault? fault = null;
+        try
+        {
+            response = await _chat.GetResponseAsync(messages, options, either.Token);
+        }
+        catch (OperationCanceledException) when (budget.Stopping.IsCancellationRequested)
+        {
+            throw;
+        }
+        catch (Exception e)
+        {
+            // Client libraries throw whatever a broken answer breaks in them; none of it may reach the triage.
+            fault = either.IsCancellationRequested ? ModelFault.TimedOut : ModelFault.From(e, _time.GetUtcNow());
+            if (fault.RetryAfter is { } wait)
+            {
+                LeaveAlone(wait);
+            }
+        }
+
+        var elapsed = _time.GetElapsedTime(started);
+        var (tokensIn, tokensOut) = ((int?)response?.Usage?.InputTokenCount, (int?)response?.Usage?.OutputTokenCount);
+        Telemetry.EndCall(
+            activity, _target, _address, elapsed, response?.ModelId, response?.FinishReason?.Value, tokensIn, tokensOut,
+            fault is null ? null : fault.Status?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? fault.Outcome.ToString());
+        return new ModelReply(
+            new CallRecord(
+                _target.Provider, _target.Name, response?.ModelId, fault?.Outcome ?? CallOutcome.Labelled, fault?.Status,
+                tokensIn, tokensOut, _target.PriceOf(tokensIn, tokensOut), (int)elapsed.TotalMilliseconds),
+            response,
+            fault);
+    }
+
+    private void LeaveAlone(TimeSpan wait)
+    {
+        var until = _time.GetTimestamp() + (long)((wait < MaxCooldown ? wait : MaxCooldown).TotalSeconds * _time.TimestampFrequency);
+        Volatile.Write(ref _coolUntil, Math.Max(Volatile.Read(ref _coolUntil), until));
+    }
+
+    private ModelReply NotCalled(TimeSpan retryAfter) => ModelReply.Without(_target, ModelFault.NotCalled(retryAfter));
+}
