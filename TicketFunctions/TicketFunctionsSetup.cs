@@ -5,6 +5,7 @@ using Microsoft.Extensions.DependencyInjection.Extensions;
 using Microsoft.Extensions.Options;
 using Npgsql;
 using TicketFunctions.Classification;
+using TicketFunctions.Hosting;
 using TicketFunctions.Storage;
 using TicketFunctions.Tickets;
 using TicketFunctions.Triggers;
@@ -40,6 +41,7 @@ public static class TicketFunctionsSetup
         services.AddSingleton<TicketSweep>();
         services.AddSingleton<WorkDrain>();
         services.AddSingleton<ProblemAnswers>();
+        services.AddHostedService<TelemetryExport>();
         services.AddSingleton<RequestLimit>();
         services.AddSingleton<LlmTicketClassifier>();
         services.AddSingleton<BaselineTicketClassifier>();
