@@ -1,3 +1,4 @@
+using System.Collections;
 using System.ComponentModel;
 using System.ComponentModel.DataAnnotations;
 using Microsoft.Extensions.Configuration;
@@ -75,23 +76,14 @@ public static class TicketFunctionsSetup
     private static OptionsBuilder<T> AddOptions<T>(IServiceCollection services, IConfiguration configuration, string section)
         where T : class
     {
-        services.AddSingleton<IValidateOptions<T>>(new RangeValidator<T>());
+        services.AddSingleton<IValidateOptions<T>>(new RangeValidator<T>(section));
         return services.AddOptions<T>().Configure(options => Bind(configuration.GetSection(section), options)).ValidateOnStart();
     }
 
-    /// <summary>Says of every value that is not of its type how to write it; the binder would stop at the first and name only the type.</summary>
     private static void Bind<T>(IConfigurationSection section, T options)
         where T : class
     {
-        var errors = (
-            from property in typeof(T).GetProperties()
-            let nullable = Nullable.GetUnderlyingType(property.PropertyType)
-            let type = nullable ?? property.PropertyType
-            where type.IsValueType && section[property.Name] is { } text
-                && !(text.Length == 0 && nullable is not null)
-                && !TypeDescriptor.GetConverter(type).IsValid(text)
-            select $"{section.Key}__{property.Name} cannot be read; write {(type == typeof(TimeSpan) ? "a duration like 00:00:30 (hh:mm:ss)" : "a whole number")}.")
-            .ToList();
+        var errors = FindUnreadable(section, section.Key, typeof(T)).ToList();
         if (errors.Count > 0)
         {
             throw new OptionsValidationException(section.Key, typeof(T), errors);
@@ -100,6 +92,53 @@ public static class TicketFunctionsSetup
         section.Bind(options);
     }
 
+    /// <summary>Says of every value that is not of its type how to write it; the binder would stop at the first and name only the type.</summary>
+    private static IEnumerable<string> FindUnreadable(IConfigurationSection section, string setting, Type options)
+    {
+        foreach (var property in options.GetProperties().Where(property => property.CanWrite))
+        {
+            var nullable = Nullable.GetUnderlyingType(property.PropertyType);
+            var type = nullable ?? property.PropertyType;
+            var value = section.GetSection(property.Name);
+            if (type.IsValueType && value.Value is { } text && !(text.Length == 0 && nullable is not null) && !IsReadable(type, text))
+            {
+                yield return $"{setting}__{property.Name} cannot be read; write {DescribeValues(type)}.";
+            }
+
+            if (ElementOf(type) is not { } element)
+            {
+                continue;
+            }
+
+            if (!string.IsNullOrWhiteSpace(value.Value))
+            {
+                yield return $"{setting}__{property.Name} is a list; write its first entry as {setting}__{property.Name}__0"
+                    + $"{(element.IsClass && element != typeof(string) ? "__" + element.GetProperties()[0].Name : "")}.";
+            }
+
+            foreach (var error in value.GetChildren().Where(_ => element != typeof(string))
+                .SelectMany(child => FindUnreadable(child, $"{setting}__{property.Name}__{child.Key}", element)))
+            {
+                yield return error;
+            }
+        }
+    }
+
+    private static Type? ElementOf(Type type) =>
+        type.IsGenericType && type.GetGenericTypeDefinition() == typeof(List<>) ? type.GetGenericArguments()[0] : null;
+
+    private static bool IsReadable(Type type, string text) => type.IsEnum
+        // By itself the converter takes numbers, which say nothing to a reader.
+        ? Enum.GetNames(type).Contains(text.Trim(), StringComparer.OrdinalIgnoreCase)
+        : TypeDescriptor.GetConverter(type).IsValid(text);
+
+    private static string DescribeValues(Type type) =>
+        type == typeof(TimeSpan) ? "a duration like 00:00:30 (hh:mm:ss)"
+        : type == typeof(bool) ? "true or false"
+        : type.IsEnum ? $"{string.Join(", ", Enum.GetNames(type)[..^1])} or {Enum.GetNames(type)[^1]}"
+        : type == typeof(decimal) || type == typeof(float) ? "a number like 0.5"
+        : "a whole number";
+
     private static NpgsqlDataSource CreateDataSource(IConfiguration configuration)
     {
         var text = FindConnectionString(configuration) ?? throw new OptionsValidationException(
@@ -107,16 +146,28 @@ public static class TicketFunctionsSetup
         return NpgsqlDataSource.Create(ConnectionStrings.Parse(text));
     }
 
-    /// <summary>Checks the attributes, and says what they say without a frame around it.</summary>
-    private sealed class RangeValidator<T> : IValidateOptions<T>
+    /// <summary>Checks the attributes, also of the entries of lists, and says what they say without a frame around it.</summary>
+    private sealed class RangeValidator<T>(string section) : IValidateOptions<T>
         where T : class
     {
         public ValidateOptionsResult Validate(string? name, T options)
         {
+            var errors = FindErrors(section, options).ToList();
+            return errors.Count == 0 ? ValidateOptionsResult.Success : ValidateOptionsResult.Fail(errors);
+        }
+
+        private IEnumerable<string> FindErrors(string setting, object options)
+        {
             var errors = new List<ValidationResult>();
-            return Validator.TryValidateObject(options, new ValidationContext(options), errors, validateAllProperties: true)
-                ? ValidateOptionsResult.Success
-                : ValidateOptionsResult.Fail(errors.Select(error => error.ErrorMessage!));
+            Validator.TryValidateObject(options, new ValidationContext(options), errors, validateAllProperties: true);
+
+            // Every message begins with its section; of an entry in a list that is where the entry stands.
+            return errors.Select(error => setting + error.ErrorMessage![section.Length..]).Concat(
+                from property in options.GetType().GetProperties()
+                where ElementOf(property.PropertyType) is { } element && element != typeof(string)
+                from entry in ((IEnumerable)property.GetValue(options)!).Cast<object>().Index()
+                from error in FindErrors($"{setting}__{property.Name}__{entry.Index}", entry.Item)
+                select error);
         }
     }
 

@@ -16,6 +16,7 @@ public sealed class Product : IDisposable
     [
         "ASPNETCORE_", "DOTNET_ENVIRONMENT", "DOTNET_HTTP_PORTS", "DOTNET_URLS",
         "ConnectionStrings__", "EmbeddedPostgres__", "Keys__", "Model__", "SUPABASE_", "Sweep", "Taxonomy__", "Triage__",
+        "AZURE_", "HF_", "HUGGINGFACEHUB_", "IDENTITY_", "OLLAMA_", "OPENAI_",
     ];
 
     private readonly (string Name, string Value)[] _settings;

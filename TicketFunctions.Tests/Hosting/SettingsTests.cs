@@ -43,13 +43,42 @@ public sealed class SettingsTests
         "Triage__Lease=00:00:25|Model__TotalTimeout=00:00:25",
         "Triage__Lease (00:00:25) must be longer than Model__TotalTimeout (00:00:25), "
         + "else a ticket is given to somebody else while its model still thinks; make the lease at least twice as long.")]
-    [InlineData("Model__Provider=magic|" + Model, "Model__Provider is 'magic'; it must be openai, compatible or baseline.")]
-    [InlineData("Model__Endpoint=localhost:11434|Model__Name=m", "Model__Endpoint is not an http or https address; write it like http://localhost:11434/v1.")]
-    [InlineData("Model__Endpoint=//x|Model__Name=m", "Model__Endpoint is not an http or https address; write it like http://localhost:11434/v1.")]
-    [InlineData("Model__Endpoint=http://localhost:1", "Model__Name is missing; name the model, for instance Model__Name=gpt-4o-mini.")]
-    [InlineData("Model__ApiKey=canary-key", "Model__Name is missing; name the model, for instance Model__Name=gpt-4o-mini.")]
-    [InlineData("Model__Name=m", "Model__ApiKey is missing; set it to the provider's key, or set Model__Endpoint to a server that needs none.")]
-    [InlineData("Model__Provider=compatible|Model__Name=m", "Model__Endpoint is missing; set it to the server's address, for instance http://localhost:11434/v1.")]
+    [InlineData("Model__Provider=magic|" + Model, "Model__Provider is 'magic'; it must be openai, azure-openai, huggingface, ollama, compatible or baseline.")]
+    [InlineData("Model__Endpoint=localhost:11434|Model__Name=m", "Model__Endpoint is not an http or https address; write it like http://localhost:8000/v1, several with commas between.")]
+    [InlineData("Model__Endpoint=//x|Model__Name=m", "Model__Endpoint is not an http or https address; write it like http://localhost:8000/v1, several with commas between.")]
+    [InlineData("Model__Endpoint=http://localhost:1", "Model__Name is missing; name the model, for instance Model__Name=gpt-4.1-mini.")]
+    [InlineData(
+        "Model__Name=m",
+        "Model__ApiKey is missing; set it (or OPENAI_API_KEY) to the provider's key, or choose a server that needs none, for instance with Model__Provider=ollama.")]
+    [InlineData("Model__Provider=compatible|Model__Name=m", "Model__Endpoint is missing; set it to the server's address, for instance http://localhost:8000/v1.")]
+    [InlineData("Model__Output=foo", "Model__Output cannot be read; write Schema, Json or Prompt.")]
+    [InlineData("Model__Output=1", "Model__Output cannot be read; write Schema, Json or Prompt.")]
+    [InlineData("Model__Confidence=high", "Model__Confidence cannot be read; write Logprobs, Samples or None.")]
+    [InlineData("Model__ReviewBelow=abc", "Model__ReviewBelow cannot be read; write a number like 0.5.")]
+    [InlineData("Model__ReviewBelow=0,5", "Model__ReviewBelow cannot be read; write a number like 0.5.")]
+    [InlineData("Model__ReviewBelow=1.1", "Model__ReviewBelow must be between 0 and 1.")]
+    [InlineData("Model__ReviewBelow=NaN", "Model__ReviewBelow must be between 0 and 1.")]
+    [InlineData("Model__BaselineStandsIn=maybe", "Model__BaselineStandsIn cannot be read; write true or false.")]
+    [InlineData("Model__MaskPersonalData=", "Model__MaskPersonalData cannot be read; write true or false.")]
+    [InlineData("Model__MaxOutputTokens=15", "Model__MaxOutputTokens must be between 16 and 32768.")]
+    [InlineData("Model__MaxRetries=6", "Model__MaxRetries must be between 0 and 5.")]
+    [InlineData("Model__MaxConcurrency=0", "Model__MaxConcurrency must be between 1 and 10000.")]
+    [InlineData("Model__BreakDuration=01:00:01", "Model__BreakDuration must be between 00:00:00 and 01:00:00.")]
+    [InlineData("Model__BreakDuration=00:00:00.4", "Model__BreakDuration (00:00:00.4000000) is too short; make it 00:00:00.5 or more, or 00:00:00 for none.")]
+    [InlineData("Model__InputPricePerMillion=cheap", "Model__InputPricePerMillion cannot be read; write a number like 0.5.")]
+    [InlineData("Model__InputPricePerMillion=-0.4", "Model__InputPricePerMillion must be between 0 and 1000000.")]
+    [InlineData("Model__OutputPricePerMillion=1e20", "Model__OutputPricePerMillion must be between 0 and 1000000.")]
+    [InlineData("Model__TokensPerDay=0", "Model__TokensPerDay must be at least 1.")]
+    [InlineData("Model__CostPerDay=0", "Model__CostPerDay must be more than 0.")]
+    [InlineData(
+        Model + "Model__CostPerDay=5|Model__InputPricePerMillion=1",
+        "Model__CostPerDay needs the prices of every model; set InputPricePerMillion and OutputPricePerMillion of each, or use Model__TokensPerDay.")]
+    [InlineData(Model + "Model__Fallbacks=other", "Model__Fallbacks is a list; write its first entry as Model__Fallbacks__0__Provider.")]
+    [InlineData(Model + "Model__Fallbacks__0__MaxOutputTokens=x", "Model__Fallbacks__0__MaxOutputTokens " + Number)]
+    [InlineData(Model + "Model__Fallbacks__0__Name=a|Model__Fallbacks__1__Output=x", "Model__Fallbacks__1__Output cannot be read; write Schema, Json or Prompt.")]
+    [InlineData(Model + "Model__Fallbacks__0__Name=a|Model__Fallbacks__0__MaxOutputTokens=1", "Model__Fallbacks__0__MaxOutputTokens must be between 16 and 32768.")]
+    [InlineData("Taxonomy__Categories=Una,Otra", "Taxonomy__Categories is a list; write its first entry as Taxonomy__Categories__0__Label.")]
+    [InlineData("Taxonomy__Categories__0__Synonyms=una", "Taxonomy__Categories__0__Synonyms is a list; write its first entry as Taxonomy__Categories__0__Synonyms__0.")]
     [InlineData(Model + "Taxonomy__Categories__0__Label=Una", "Taxonomy__Categories has one label; give at least two, or none for the default list.")]
     [InlineData(
         Model + "Taxonomy__Sentiments__0__Label=Bien|Taxonomy__Sentiments__1__Description=sin nombre",
@@ -101,18 +130,26 @@ public sealed class SettingsTests
     [InlineData("Triage__Lease=00:00:30|Model__TotalTimeout=00:00:29")]
     [InlineData("Model__AttemptTimeout=|Model__TotalTimeout=|Model__Endpoint=|Model__Name= |Model__ApiKey=")]
     [InlineData("Model__Provider=OpenAI|Model__Name=m|Model__ApiKey=k")]
+    [InlineData("Model__ApiKey=k")]
+    [InlineData("Model__Output=json|Model__Confidence=NONE|Model__ReviewBelow=0.5|Model__BaselineStandsIn=True|Model__MaskPersonalData=true")]
+    [InlineData("Model__ReviewBelow=|Model__Output=|Model__TokensPerDay=|Model__CostPerDay=|Model__Fallbacks=")]
+    [InlineData("Model__BreakDuration=00:00:00|Model__TokensPerDay=9223372036854775807|Model__InputPricePerMillion=0.15|Model__OutputPricePerMillion=1e-3")]
     [InlineData("Model__Provider=baseline|Model__Endpoint=http://localhost:1")]
     [InlineData(Model + "Taxonomy__Categories__0__Label=Una|Taxonomy__Categories__1__Label=Otra")]
     [InlineData("Taxonomy__Sentiments__0__Label=Bien|Taxonomy__Sentiments__0__Synonyms__0=positivo|Taxonomy__Sentiments__1__Label=Mal"
         + "|Taxonomy__Sentiments__1__Synonyms__0=NEGATIVO|Taxonomy__Sentiments__1__Synonyms__1=Neutral")]
     public void Right_settings_do_not(string settings) => Assert.Empty(FindErrors(settings));
 
+    /// <summary>Whoever runs the tests may have an account.</summary>
+    private static readonly IEnumerable<KeyValuePair<string, string?>> NoVariables =
+        new[] { "OPENAI_API_KEY", "OPENAI_BASE_URL" }.Select(name => KeyValuePair.Create(name, (string?)""));
+
     private static string[] FindErrors(string settings)
     {
         try
         {
-            ((IDisposable)PlainHost.Build(settings.Split('|', StringSplitOptions.RemoveEmptyEntries).Select(setting => setting.Split('=', 2))
-                .Select(pair => KeyValuePair.Create(pair[0].Replace("__", ":", StringComparison.Ordinal), (string?)pair[1])))).Dispose();
+            ((IDisposable)PlainHost.Build(NoVariables.Concat(settings.Split('|', StringSplitOptions.RemoveEmptyEntries).Select(setting => setting.Split('=', 2))
+                .Select(pair => KeyValuePair.Create(pair[0].Replace("__", ":", StringComparison.Ordinal), (string?)pair[1]))))).Dispose();
             return [];
         }
         catch (Exception e) when (e is FormatException or OptionsValidationException or AggregateException)

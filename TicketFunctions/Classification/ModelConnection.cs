@@ -1,6 +1,7 @@
 using System.ClientModel;
 using System.ClientModel.Primitives;
 using System.Net;
+using Azure.Core;
 using Azure.Identity;
 using Microsoft.Extensions.AI;
 using OpenAI;
@@ -31,7 +32,13 @@ public static class ModelConnection
     }))
     { Timeout = Timeout.InfiniteTimeSpan };
 
-    public static OpenAIClient Open(ModelTarget target, Uri endpoint)
+    /// <summary>One for the process: it keeps the token. Made only when an Azure model has no key.</summary>
+    private static readonly Lazy<TokenCredential> Identity = new(() => new DefaultAzureCredential());
+
+    /// <param name="target">The model.</param>
+    /// <param name="endpoint">Which of its addresses.</param>
+    /// <param name="identity">What proves who asks, where an Azure model has no key; by default the machine's identity.</param>
+    public static OpenAIClient Open(ModelTarget target, Uri endpoint, TokenCredential? identity = null)
     {
         var options = new OpenAIClientOptions
         {
@@ -44,7 +51,7 @@ public static class ModelConnection
         return (target.Provider, string.IsNullOrWhiteSpace(target.ApiKey)) switch
         {
 #pragma warning disable OPENAI001 // Experimental in the SDK: the constructor that takes any way to authenticate.
-            ("azure-openai", true) => new OpenAIClient(new BearerTokenPolicy(new DefaultAzureCredential(), AzureScope), options),
+            ("azure-openai", true) => new OpenAIClient(new BearerTokenPolicy(identity ?? Identity.Value, AzureScope), options),
             ("azure-openai", false) => new OpenAIClient(
                 ApiKeyAuthenticationPolicy.CreateHeaderApiKeyPolicy(new ApiKeyCredential(target.ApiKey!), "api-key"), options),
 #pragma warning restore OPENAI001

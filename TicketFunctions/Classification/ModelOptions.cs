@@ -51,17 +51,20 @@ public class ModelTargetOptions
     public int MaxOutputTokens { get; set; } = 64;
 
     /// <summary>The price of a million tokens read, in any currency.</summary>
-    [Range(0, 1_000_000, ErrorMessage = "Model__InputPricePerMillion must be between 0 and 1000000.")]
+    [Range(0.0, 1_000_000.0, ErrorMessage = "Model__InputPricePerMillion must be between 0 and 1000000.")]
     public decimal? InputPricePerMillion { get; set; }
 
     /// <summary>The price of a million tokens written, in the same currency.</summary>
-    [Range(0, 1_000_000, ErrorMessage = "Model__OutputPricePerMillion must be between 0 and 1000000.")]
+    [Range(0.0, 1_000_000.0, ErrorMessage = "Model__OutputPricePerMillion must be between 0 and 1000000.")]
     public decimal? OutputPricePerMillion { get; set; }
 }
 
 /// <summary>The section <c>Model</c>: what stands behind the classifier. When none of its members is set, the embedded baseline does.</summary>
 public sealed class ModelOptions : ModelTargetOptions
 {
+    /// <summary>How to get a model, where nobody chose the baseline.</summary>
+    private string _hint = "";
+
     /// <summary>The models asked when the one before gave no labels, in this order.</summary>
     public List<ModelTargetOptions> Fallbacks { get; set; } = [];
 
@@ -107,16 +110,32 @@ public sealed class ModelOptions : ModelTargetOptions
     public decimal? CostPerDay { get; set; }
 
     /// <summary>The models in the order they are asked, the baseline not among them.</summary>
-    internal IReadOnlyList<ModelTarget> Targets =>
+    public IReadOnlyList<ModelTarget> Targets =>
         EffectiveProvider == "baseline" ? [] : [ModelTarget.From(this), .. Fallbacks.Select(ModelTarget.From)];
 
     internal string EffectiveProvider => ModelTarget.ProviderOf(this);
+
+    /// <summary>One line that says which model answers, from where, and what stands behind it. No key is in it.</summary>
+    public string Describe() => EffectiveProvider == "baseline"
+        ? $"embedded baseline{_hint}"
+        : string.Join(", then ", [.. Targets.Select(Describe), .. BaselineStandsIn ? ["the embedded baseline"] : Array.Empty<string>()]);
+
+    private static string Describe(ModelTarget target) =>
+        $"{target.Name} ({target.Provider} at {string.Join(", ", target.Endpoints.Select(endpoint => endpoint.Authority))}"
+        + $"{(target is { Provider: "azure-openai", ApiKey: null } ? ", by managed identity" : "")})";
 
     /// <summary>Fills in what nobody set: the time-outs, and each provider's usual variables and defaults.</summary>
     internal void ApplyDefaults(TimeSpan lease, IConfiguration environment)
     {
         TotalTimeout ??= Min(TimeSpan.FromSeconds(25), lease * 0.8);
         AttemptTimeout ??= Min(TimeSpan.FromSeconds(10), TotalTimeout.Value);
+        if (string.IsNullOrWhiteSpace(Provider) && EffectiveProvider == "baseline")
+        {
+            _hint = ModelTarget.FindVariable(environment) is var (variable, provider)
+                ? $" ({variable} is set: Model__Provider={provider} would use it)"
+                : " (set Model__Provider to use a language model)";
+        }
+
         ModelTarget.ApplyDefaults(this, environment);
         foreach (var fallback in Fallbacks)
         {
@@ -136,9 +155,15 @@ public sealed class ModelOptions : ModelTargetOptions
     /// <summary>What is wrong with the section as a whole, each sentence with the way to mend it.</summary>
     internal IEnumerable<string> FindErrors()
     {
-        foreach (var error in ModelTarget.FindErrors("Model", this))
+        var errors = ModelTarget.FindErrors("Model", this).ToList();
+        foreach (var error in errors)
         {
             yield return error;
+        }
+
+        if (!ModelTarget.IsProvider(EffectiveProvider))
+        {
+            yield break;
         }
 
         for (var i = 0; i < Fallbacks.Count; i++)
@@ -153,7 +178,10 @@ public sealed class ModelOptions : ModelTargetOptions
                 yield return $"{setting}__Provider is baseline, which is no model; set Model__BaselineStandsIn=true to have it label while no model can be reached.";
             }
 
-            foreach (var error in ModelTarget.FindErrors(setting, Fallbacks[i]))
+            // What a fallback has from the first model is said once.
+            var inherits = Fallbacks[i].Provider == Provider && Fallbacks[i].Endpoint == Endpoint;
+            foreach (var error in ModelTarget.FindErrors(setting, Fallbacks[i])
+                .Where(error => !inherits || !errors.Contains(error.Replace(setting, "Model", StringComparison.Ordinal))))
             {
                 yield return error;
             }

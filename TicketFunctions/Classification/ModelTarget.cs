@@ -1,4 +1,5 @@
 using System.Net;
+using System.Net.Sockets;
 
 namespace TicketFunctions.Classification;
 
@@ -47,6 +48,21 @@ public sealed record ModelTarget(
         : !string.IsNullOrWhiteSpace(options.Name) || !string.IsNullOrWhiteSpace(options.ApiKey) ? "openai"
         : "baseline";
 
+    internal static bool IsProvider(string provider) => Providers.ContainsKey(provider);
+
+    /// <summary>The variables that may hold this provider's key.</summary>
+    internal static string[] KeyVariablesOf(string provider) => Providers[provider].KeyVariables;
+
+    /// <summary>The variables that may hold this provider's address.</summary>
+    internal static string[] EndpointVariablesOf(string provider) => Providers[provider].EndpointVariables;
+
+    /// <summary>A variable that is set, and the provider that would use it.</summary>
+    internal static (string Variable, string Provider)? FindVariable(IConfiguration environment) => (
+        from provider in Providers
+        from variable in provider.Value.KeyVariables.Concat(provider.Value.EndpointVariables)
+        where !string.IsNullOrWhiteSpace(environment[variable])
+        select ((string, string)?)(variable, provider.Key)).FirstOrDefault();
+
     /// <summary>The variables fill in for a provider that was chosen; they never choose one, since then tickets would leave the machine unasked.</summary>
     internal static void ApplyDefaults(ModelTargetOptions options, IConfiguration environment)
     {
@@ -56,13 +72,13 @@ public sealed record ModelTarget(
             return;
         }
 
+        // A key in a variable was made for the provider's own address. It is sent to no other.
+        var own = FirstSet([.. defaults.EndpointVariables.Select(name => environment[name]), defaults.Endpoint]);
         options.Provider = provider;
-
-        // A key belongs to the address it was made for: given another address, the provider's own key is not sent there.
-        var ownAddress = string.IsNullOrWhiteSpace(options.Endpoint) || provider == "azure-openai";
-        options.Endpoint = FirstSet([options.Endpoint, .. defaults.EndpointVariables.Select(name => environment[name]), defaults.Endpoint]);
-        options.ApiKey = FirstSet([options.ApiKey, .. ownAddress ? defaults.KeyVariables.Select(name => environment[name]) : []]);
+        options.Endpoint = FirstSet([options.Endpoint, own]);
         options.Name = FirstSet([options.Name, defaults.Name]);
+        options.ApiKey = FirstSet(
+            [options.ApiKey, .. own is null || AreAt(provider, options.Endpoint!, own) ? defaults.KeyVariables.Select(name => environment[name]) : []]);
     }
 
     internal static ModelTarget From(ModelTargetOptions options)
@@ -70,8 +86,8 @@ public sealed record ModelTarget(
         var provider = ProviderOf(options);
         return new(
             provider,
-            options.Name!.Trim(),
-            [.. Split(options.Endpoint!).Select(address => ReadAddress(provider, address)!)],
+            options.Name?.Trim() ?? "",
+            [.. Split(options.Endpoint).Select(address => ReadAddress(provider, address)).OfType<Uri>()],
             options.ApiKey,
             options.Output,
             options.MaxOutputTokens,
@@ -99,52 +115,98 @@ public sealed record ModelTarget(
             yield return $"{setting}__Name is missing; name the model, for instance {setting}__Name=gpt-4.1-mini.";
         }
 
-        if (string.IsNullOrWhiteSpace(options.Endpoint))
+        var endpoint = Named($"{setting}__Endpoint", defaults.EndpointVariables);
+        var addresses = Split(options.Endpoint);
+        if (addresses.Length == 0)
         {
-            yield return provider == "azure-openai"
-                ? $"{setting}__Endpoint is missing; set it (or AZURE_OPENAI_ENDPOINT) to the resource's address, like https://<resource>.openai.azure.com."
-                : $"{setting}__Endpoint is missing; set it to the server's address, for instance http://localhost:11434/v1.";
+            yield return $"{setting}__Endpoint is missing; set {(provider == "azure-openai" ? "it (or AZURE_OPENAI_ENDPOINT) to the resource's" : "it to the server's")} address, "
+                + $"for instance {ExampleOf(provider)}.";
         }
 
-        foreach (var address in Split(options.Endpoint ?? ""))
+        foreach (var address in addresses)
         {
-            if (ReadAddress(provider, address) is not { } uri)
+            if (FindAddressError(provider, address, string.IsNullOrWhiteSpace(options.ApiKey), setting) is { } error)
             {
-                yield return $"{setting}__Endpoint is not an http or https address; write it like http://localhost:11434/v1, several with commas between.";
-            }
-            else if (uri.UserInfo.Length > 0 || uri.Query.Length > 0)
-            {
-                yield return $"{setting}__Endpoint carries a user or a query; write the bare address, and the key in {setting}__ApiKey.";
+                yield return $"{endpoint} {error}";
             }
         }
 
         if (options.ApiKey?.Any(c => c is < '!' or > '~') == true)
         {
-            yield return $"{setting}__ApiKey holds a blank, a line break or a character that no header can carry; copy the key again.";
+            yield return $"{Named($"{setting}__ApiKey", defaults.KeyVariables)} holds a blank, a line break or a character that no header can carry; copy the key again.";
         }
 
         if (defaults.NeedsKey && string.IsNullOrWhiteSpace(options.ApiKey))
         {
-            yield return $"{setting}__ApiKey is missing; set it (or {string.Join(" or ", defaults.KeyVariables)}) to the provider's key, "
-                + "or choose a server that needs none with Model__Provider=compatible and Model__Endpoint.";
+            var variables = string.Join(" or ", defaults.KeyVariables);
+            yield return AreAt(provider, options.Endpoint ?? "", defaults.Endpoint!)
+                ? $"{setting}__ApiKey is missing; set it (or {variables}) to the provider's key, "
+                    + $"or choose a server that needs none, for instance with {setting}__Provider=ollama."
+                : $"{setting}__ApiKey is missing; set it to the key of {setting}__Endpoint ({variables} is sent to the provider's own address only), "
+                    + $"or set {setting}__Provider=compatible if that server needs none.";
         }
     }
 
+    private static string? FindAddressError(string provider, string address, bool isKeyless, string setting)
+    {
+        if (ReadAddress(provider, address) is not { } uri)
+        {
+            return $"is not an http or https address; write it like {ExampleOf(provider)}, several with commas between.";
+        }
+
+        // What the portals offer to copy is the address of one operation.
+        if (provider == "azure-openai" && uri.AbsolutePath.Split("/deployments/") is [var root, var rest, ..])
+        {
+            return $"is the address of one deployment; write {setting}__Endpoint={uri.GetLeftPart(UriPartial.Authority)}"
+                + $"{(root is "/openai" ? "" : root)} and {setting}__Name={rest.Split('/')[0]}.";
+        }
+
+        if (uri.AbsolutePath.Split("/chat/completions") is [var server, _, ..])
+        {
+            return $"is the address of one operation; write {setting}__Endpoint={uri.GetLeftPart(UriPartial.Authority)}{server}.";
+        }
+
+        if (uri.UserInfo.Length > 0 || uri.Query.Length > 0)
+        {
+            return $"carries a user or a query; write the bare address, and the key in {setting}__ApiKey.";
+        }
+
+        return provider == "azure-openai" && isKeyless && uri.Scheme != Uri.UriSchemeHttps
+            ? $"is not https, and the managed identity is shown over https only; write https://, or set {setting}__ApiKey."
+            : null;
+    }
+
+    private static string ExampleOf(string provider) => provider switch
+    {
+        "azure-openai" => "https://<resource>.openai.azure.com",
+        "ollama" => "http://localhost:11434",
+        "compatible" => "http://localhost:8000/v1",
+        _ => Providers[provider].Endpoint!,
+    };
+
+    private static string Named(string setting, string[] variables) =>
+        variables.Length == 0 ? setting : $"{setting} (or {string.Join(" or ", variables)})";
+
     private static string? FirstSet(IEnumerable<string?> values) => values.FirstOrDefault(value => !string.IsNullOrWhiteSpace(value))?.Trim();
 
-    private static string[] Split(string addresses) => addresses.Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries);
+    private static string[] Split(string? addresses) =>
+        (addresses ?? "").Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries);
+
+    /// <summary>Whether all these addresses are of the servers of those.</summary>
+    private static bool AreAt(string provider, string addresses, string own)
+    {
+        var servers = Split(own).Select(ServerOf).ToHashSet();
+        return Split(addresses).All(address => ServerOf(address) is { } server && servers.Contains(server));
+
+        string? ServerOf(string address) => ReadAddress(provider, address)?.GetLeftPart(UriPartial.Authority);
+    }
 
     /// <summary>The address as it is called, or null when it is none.</summary>
     private static Uri? ReadAddress(string provider, string address)
     {
-        // OLLAMA_HOST may be a bare host, a port alone, or the address to listen on.
         if (provider == "ollama" && !address.Contains("://", StringComparison.Ordinal))
         {
-            address = "http://" + (address.StartsWith(':') ? "localhost" + address : address);
-            if (Uri.TryCreate(address, UriKind.Absolute, out var bare) && bare.IsDefaultPort && !address.EndsWith(":80", StringComparison.Ordinal))
-            {
-                address = new UriBuilder(bare) { Port = 11434 }.Uri.AbsoluteUri;
-            }
+            address = "http://" + CompleteOllamaHost(address);
         }
 
         if (!Uri.TryCreate(address, UriKind.Absolute, out var uri) || uri.Scheme is not ("http" or "https"))
@@ -152,11 +214,26 @@ public sealed record ModelTarget(
             return null;
         }
 
-        if (IPAddress.TryParse(uri.Host.Trim('[', ']'), out var ip) && (ip.Equals(IPAddress.Any) || ip.Equals(IPAddress.IPv6Any)))
+        var path = uri.AbsolutePath.TrimEnd('/');
+        path = provider switch
         {
-            uri = new UriBuilder(uri) { Host = "localhost" }.Uri;
-        }
+            "azure-openai" when path.EndsWith("/openai", StringComparison.Ordinal) => path + "/v1",
+            "azure-openai" when !path.EndsWith("/v1", StringComparison.Ordinal) && !path.Contains("/openai/", StringComparison.Ordinal) => path + "/openai/v1",
+            "ollama" when !path.EndsWith("/v1", StringComparison.Ordinal) => path + "/v1",
+            _ when path.Length == 0 => "/v1",
+            _ => path,
+        };
+        var listensEverywhere = IPAddress.TryParse(uri.Host.Trim('[', ']'), out var ip) && (ip.Equals(IPAddress.Any) || ip.Equals(IPAddress.IPv6Any));
+        return new UriBuilder(uri) { Host = listensEverywhere ? "localhost" : uri.Host, Path = path }.Uri;
+    }
 
-        return uri.AbsolutePath != "/" ? uri : new Uri(uri, provider == "azure-openai" ? "openai/v1" : "v1");
+    /// <summary>OLLAMA_HOST may be a host, a port alone, or the address to listen on. https://github.com/ollama/ollama/blob/main/envconfig/config.go</summary>
+    private static string CompleteOllamaHost(string address)
+    {
+        var slash = address.IndexOf('/', StringComparison.Ordinal);
+        var (host, path) = slash < 0 ? (address, "") : (address[..slash], address[slash..]);
+        host = host.StartsWith('[') || !IPAddress.TryParse(host, out var ip) || ip.AddressFamily != AddressFamily.InterNetworkV6 ? host : $"[{host}]";
+        var hasPort = host.LastIndexOf(':') > host.LastIndexOf(']');
+        return $"{(host.StartsWith(':') ? "localhost" : "")}{host}{(hasPort ? "" : ":11434")}{path}";
     }
 }
