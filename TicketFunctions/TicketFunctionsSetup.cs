@@ -42,6 +42,8 @@ public static class TicketFunctionsSetup
         services.AddSingleton<WorkDrain>();
         services.AddSingleton<ProblemAnswers>();
         services.AddSingleton<RequestLimit>();
+        services.AddSingleton<ModelCatalog>();
+        services.AddHostedService<ModelAnnouncement>();
         services.AddSingleton<LlmTicketClassifier>();
         services.AddSingleton<BaselineTicketClassifier>();
         services.AddSingleton<ITicketClassifier>(provider =>
