@@ -44,6 +44,8 @@ public static class TicketFunctionsSetup
         services.AddSingleton<ProblemAnswers>();
         services.AddHostedService<TelemetryExport>();
         services.AddSingleton<RequestLimit>();
+        services.AddSingleton<ModelCatalog>();
+        services.AddHostedService<ModelAnnouncement>();
         services.AddSingleton<LlmTicketClassifier>();
         services.AddSingleton<BaselineTicketClassifier>();
         services.AddSingleton<ITicketClassifier>(provider =>

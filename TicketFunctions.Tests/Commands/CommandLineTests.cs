@@ -28,13 +28,14 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
     private readonly Product _product = fixture.Product;
 
     [Theory]
-    [InlineData("", "serve", "migrate", "sweep", "add <text>", "classify <text>", "evaluate <file>")]
+    [InlineData("", "serve", "migrate", "sweep", "add <text>", "classify <text>", "evaluate <file>", "models")]
     [InlineData("serve", "Ctrl-C")]
     [InlineData("migrate", "supabase db push")]
     [InlineData("sweep", "due")]
     [InlineData("add", "<text>")]
     [InlineData("classify", "<text>", "--json", "standard input")]
     [InlineData("evaluate", "<file>", "--json", "category")]
+    [InlineData("models", "--json", "arrow")]
     public async Task Each_command_explains_itself(string command, params string[] words)
     {
         var help = await _product.RunAsync([.. command.Split(' ', StringSplitOptions.RemoveEmptyEntries), "--help"]);
@@ -245,7 +246,7 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
     [Fact]
     public async Task Wrong_settings_are_told_in_sentences_and_nothing_is_tried()
     {
-        foreach (string[] command in new string[][] { ["classify", "hola"], ["migrate"], ["sweep"], ["add", "hola"], ["serve"], [] })
+        foreach (string[] command in new string[][] { ["classify", "hola"], ["migrate"], ["sweep"], ["add", "hola"], ["models"], ["serve"], [] })
         {
             var result = await _product.RunAsync("", [("Triage__MaxAttempts", "many"), ("Sweep__BatchSize", "0")], command);
 

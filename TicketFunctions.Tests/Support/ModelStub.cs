@@ -37,6 +37,7 @@ public sealed class ModelStub : IAsyncDisposable
         builder.WebHost.UseUrls("http://127.0.0.1:0");
         var stub = new ModelStub(builder.Build());
         stub._app.MapPost("/v1/chat/completions", stub.AnswerAsync);
+        stub._app.MapGet("/v1/models", () => Results.Text("""{"object":"list","data":[{"id":"stub-model","object":"model"}]}""", "application/json"));
         await stub._app.StartAsync();
         stub.Endpoint = stub._app.Urls.Single() + "/v1";
         return stub;

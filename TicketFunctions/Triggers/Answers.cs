@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using TicketFunctions.Classification;
 using TicketFunctions.Storage;
 
 namespace TicketFunctions.Triggers;
@@ -14,10 +15,15 @@ public sealed record IgnoredAnswer(string Ignored);
 public sealed record HealthAnswer(
     string Status, [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] string? Reason = null);
 
+/// <summary>The models on offer, and what is wrong with the servers that offer none.</summary>
+public sealed record ModelsAnswer(
+    IReadOnlyList<ModelListing> Models, [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] IReadOnlyList<string>? Faults);
+
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
 [JsonSerializable(typeof(TicketAnswer))]
 [JsonSerializable(typeof(IgnoredAnswer))]
 [JsonSerializable(typeof(HealthAnswer))]
 [JsonSerializable(typeof(Backlog))]
+[JsonSerializable(typeof(ModelsAnswer))]
 [JsonSerializable(typeof(Problem.Body))]
 internal sealed partial class AnswerJson : JsonSerializerContext;

@@ -31,6 +31,7 @@ public static class CommandLine
         root.Subcommands.Add(AddCommand.Create());
         root.Subcommands.Add(ClassifyCommand.Create());
         root.Subcommands.Add(EvaluateCommand.Create());
+        root.Subcommands.Add(ModelsCommand.Create());
         root.Subcommands.Add(TrainCommand.Create());
         root.SetAction((_, cancellationToken) => Guarded(ServeCommand.RunAsync, cancellationToken));
 
