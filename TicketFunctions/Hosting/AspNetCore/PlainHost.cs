@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Options;
+using TicketFunctions.Classification;
 using TicketFunctions.Triggers;
 
 namespace TicketFunctions.Hosting.AspNetCore;
