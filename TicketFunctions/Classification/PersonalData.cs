@@ -1,6 +1,0 @@
-namespace TicketFunctions.Classification;
-
-public static class PersonalData
-{
-    public static string Mask(string text) => text;
-}
