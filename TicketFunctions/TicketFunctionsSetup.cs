@@ -38,6 +38,7 @@ public static class TicketFunctionsSetup
         services.AddSingleton(_ => CreateDataSource(configuration));
         services.AddSingleton<Migrations>();
         services.AddSingleton<TicketStore>();
+        services.AddSingleton<Spending>();
         services.AddSingleton<TicketTriage>();
         services.AddSingleton<TicketSweep>();
         services.AddSingleton<WorkDrain>();

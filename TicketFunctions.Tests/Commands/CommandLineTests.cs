@@ -28,11 +28,12 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
     private readonly Product _product = fixture.Product;
 
     [Theory]
-    [InlineData("", "serve", "migrate", "sweep", "add <text>", "classify <text>", "evaluate <file>", "models")]
+    [InlineData("", "serve", "migrate", "sweep", "add <text>", "costs", "classify <text>", "evaluate <file>", "models")]
     [InlineData("serve", "Ctrl-C")]
     [InlineData("migrate", "supabase db push")]
     [InlineData("sweep", "due")]
     [InlineData("add", "<text>")]
+    [InlineData("costs", "--since", "--json", "2026-11-20")]
     [InlineData("classify", "<text>", "--json", "standard input")]
     [InlineData("evaluate", "<file>", "--json", "category")]
     [InlineData("models", "--json", "arrow")]
@@ -52,6 +53,9 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
     [InlineData("'dos'", "classify", "uno", "dos")]
     [InlineData("'classify'", "classify")]
     [InlineData("'now'", "migrate", "now")]
+    [InlineData("--since is not a date; write it like 2026-11-20.", "costs", "--since", "gestern")]
+    [InlineData("--since is not a date", "costs", "--since", "2026-13-01")]
+    [InlineData("'--since'", "costs", "--since")]
     [InlineData("'nowhere.jsonl'", "evaluate", "nowhere.jsonl")]
     public async Task Wrong_words_are_told_and_nothing_is_done(string told, params string[] words)
     {
@@ -246,7 +250,7 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
     [Fact]
     public async Task Wrong_settings_are_told_in_sentences_and_nothing_is_tried()
     {
-        foreach (string[] command in new string[][] { ["classify", "hola"], ["migrate"], ["sweep"], ["add", "hola"], ["models"], ["serve"], [] })
+        foreach (string[] command in new string[][] { ["classify", "hola"], ["migrate"], ["sweep"], ["add", "hola"], ["costs"], ["models"], ["serve"], [] })
         {
             var result = await _product.RunAsync("", [("Triage__MaxAttempts", "many"), ("Sweep__BatchSize", "0")], command);
 

@@ -1,6 +1,7 @@
 using System.Net;
 using System.Text.Json.Nodes;
 using TicketFunctions.Tests.Support;
+using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Tests.Tickets;
 
@@ -58,7 +59,7 @@ public sealed class OutageTests : IAsyncLifetime
             """);
 
         var first = await _app.SweepAsync();
-        Assert.Equal((10, 12, 0, "nothing due"), (first.Labelled, first.Waiting, first.Parked, first.End));
+        Assert.Equal((10, 12, 0, SweepEnd.NothingDue), (first.Labelled, first.Waiting, first.Parked, first.End));
         await _app.LetTimePassAsync();
         Assert.Equal(12, (await _app.SweepAsync()).Parked);
 

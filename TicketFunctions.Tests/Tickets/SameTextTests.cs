@@ -44,7 +44,7 @@ public sealed class SameTextTests(TicketApp app) : IClassFixture<TicketApp>, IAs
 
         var summary = await app.SweepAsync();
 
-        Assert.Equal((50, 50, 0, 0, "nothing due"), (summary.Claimed, summary.Labelled, summary.Waiting, summary.Parked, summary.End));
+        Assert.Equal((50, 50, 0, 0, SweepEnd.NothingDue), (summary.Claimed, summary.Labelled, summary.Waiting, summary.Parked, summary.End));
         Assert.Single(app.Model.CallsFor(Text));
         Assert.Equal(50, await CountAsync("tickets where processed and category = 'Tecnico' and sentiment = 'Negativo'"));
         Assert.Equal(
@@ -190,7 +190,7 @@ public sealed class SameTextTests(TicketApp app) : IClassFixture<TicketApp>, IAs
         Assert.Equal((0, true), await patient.QuerySingleAsync<(int, bool)>("select attempts, lease_token is null and due_at > now() and parked_at is null from ticket_work"));
         await patient.ExecuteAsync("update ticket_work set due_at = now()");
         var sweep = await patient.SweepAsync();
-        Assert.Equal((1, 0, 1, "nothing due"), (sweep.Claimed, sweep.Labelled, sweep.Waiting, sweep.End));
+        Assert.Equal((1, 0, 1, SweepEnd.NothingDue), (sweep.Claimed, sweep.Labelled, sweep.Waiting, sweep.End));
         Assert.Empty(patient.Model.Calls);
 
         await patient.LetTimePassAsync();
@@ -324,8 +324,8 @@ public sealed class SameTextTests(TicketApp app) : IClassFixture<TicketApp>, IAs
         await transaction.CommitAsync();
 
         Assert.True(await asked is { Owned: true, Locked: true, Earlier.Category: "Otro" });
-        await store.ReleaseAsync(first, TimeSpan.Zero, default);
-        await store.ReleaseAsync(second, TimeSpan.Zero, default);
+        await store.ReleaseAsync(first, TimeSpan.Zero, null, default);
+        await store.ReleaseAsync(second, TimeSpan.Zero, null, default);
         Assert.Equal(new TextLock(Owned: false, Locked: false, Earlier: null), await store.LockTextAsync(second, SHA256.HashData([]), [identity], default));
 
         async Task<ClaimedTicket> ClaimAsync(Guid id) =>

@@ -173,7 +173,7 @@ public sealed class SweepTests(TicketApp app) : IClassFixture<TicketApp>, IAsync
 
         var summary = await app.SweepAsync();
 
-        Assert.Equal("model unavailable", summary.End);
+        Assert.Equal(SweepEnd.ModelUnavailable, summary.End);
         Assert.InRange(summary.Waiting, 5, 16);
         Assert.Equal((summary.Waiting, 0, 0), (summary.Claimed, summary.Labelled, summary.Parked));
         Assert.Equal(summary.Waiting, app.Model.Calls.Count - before);
@@ -364,7 +364,7 @@ public sealed class SweepTests(TicketApp app) : IClassFixture<TicketApp>, IAsync
     }
 
     private static (int Claimed, int Labelled, int Waiting, int Parked, string End) Counts(SweepSummary summary) =>
-        (summary.Claimed, summary.Labelled, summary.Waiting, summary.Parked, summary.End);
+        (summary.Claimed, summary.Labelled, summary.Waiting, summary.Parked, summary.Why);
 
     private TicketSweep CreateSweep(SweepOptions options, TimeProvider? time = null) =>
         ActivatorUtilities.CreateInstance<TicketSweep>(app.Services, Options.Create(options), time ?? TimeProvider.System);
@@ -415,13 +415,4 @@ public sealed class SweepTests(TicketApp app) : IClassFixture<TicketApp>, IAsync
         app.QuerySingleAsync<string>("select concat(xmin, ' ', tickets) from tickets where id = @id", new { id });
 
     private sealed record Work(int Attempts, bool Held, bool Parked, string? LastError, double DueIn);
-
-    private sealed class ShiftedTime : TimeProvider
-    {
-        private long _shift;
-
-        public void Advance(TimeSpan time) => Interlocked.Add(ref _shift, (long)(time.TotalSeconds * TimestampFrequency));
-
-        public override long GetTimestamp() => base.GetTimestamp() + Interlocked.Read(ref _shift);
-    }
 }

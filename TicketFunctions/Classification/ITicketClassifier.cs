@@ -17,6 +17,9 @@ public enum FailureKind
 
     /// <summary>There were labels, and the database refuses to store them: a constraint or trigger of the team's own.</summary>
     StorageRefused,
+
+    /// <summary>The daily budget for model calls is used up: no model was asked.</summary>
+    BudgetSpent,
 }
 
 /// <summary>How one call of a model ended.</summary>

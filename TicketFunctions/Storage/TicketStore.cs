@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using Dapper;
@@ -435,8 +436,9 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     /// <summary>Gives a ticket back untried: the attempt does not count.</summary>
     /// <param name="ticket">The claimed ticket.</param>
     /// <param name="wait">From now to when it is due.</param>
+    /// <param name="reason">Why it has to wait, in our own words; null to leave the last error as it is.</param>
     /// <param name="cancellationToken">Gives up; the lease then runs out by itself.</param>
-    public async Task<WriteStatus> ReleaseAsync(ClaimedTicket ticket, TimeSpan wait, CancellationToken cancellationToken)
+    public async Task<WriteStatus> ReleaseAsync(ClaimedTicket ticket, TimeSpan wait, string? reason, CancellationToken cancellationToken)
     {
         var changed = await ExecuteAsync(
             """
@@ -447,11 +449,12 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             update public.ticket_work
             set lease_token = null,
               due_at = now() + @wait,
-              attempts = greatest(attempts - 1, 0)
+              attempts = greatest(attempts - 1, 0),
+              last_error = coalesce(@reason, last_error)
             where ticket_id = @Id
               and lease_token = @LeaseToken
             """,
-            new { ticket.Id, ticket.LeaseToken, wait },
+            new { ticket.Id, ticket.LeaseToken, wait, reason },
             cancellationToken);
         return changed == 1 ? WriteStatus.Written : WriteStatus.LeaseLost;
     }
@@ -585,6 +588,82 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             """,
             new { },
             cancellationToken))!;
+
+    /// <summary>Adds up what the current UTC day took so far.</summary>
+    public async Task<DaySum> SumDayAsync(CancellationToken cancellationToken) =>
+        (await QueryFirstOrDefaultAsync<DaySum>(
+            """
+            with spent as (
+              select model_calls as calls, tokens_in, tokens_out, cost, source = 'reused' as reused, saved_tokens, saved_cost
+              from public.ticket_decisions
+              where decided_at >= date_trunc('day', now(), 'UTC')
+              union all
+              select jsonb_array_length(calls), tokens_in, tokens_out, cost, false, null, null
+              from public.ticket_failures
+              where failed_at >= date_trunc('day', now(), 'UTC')
+            )
+            select
+              coalesce(sum(calls), 0)::bigint as calls,
+              (coalesce(sum(tokens_in), 0) + coalesce(sum(tokens_out), 0))::bigint as tokens,
+              trim_scale(sum(cost)) as cost,
+              count(*) filter (where reused) as saved_calls,
+              coalesce(sum(saved_tokens), 0)::bigint as saved_tokens,
+              trim_scale(sum(saved_cost)) as saved_cost,
+              extract(epoch from date_trunc('day', now(), 'UTC') + interval '24 hours' - now())::float8 as seconds_left
+            from spent
+            """,
+            new { },
+            cancellationToken))!;
+
+    /// <summary>Adds up what each model did and took on each UTC day, the oldest first, and in the end all together.</summary>
+    public async Task<IReadOnlyList<CostRow>> SumCostsAsync(DateOnly since, CancellationToken cancellationToken) =>
+        [.. await QueryAsync<CostRow>(
+            """
+            with decision as (
+              select *, decided_at at time zone 'UTC' as at
+              from public.ticket_decisions
+              where decided_at >= @since::timestamp at time zone 'UTC'
+            ),
+            failure as (
+              select *, failed_at at time zone 'UTC' as at
+              from public.ticket_failures
+              where failed_at >= @since::timestamp at time zone 'UTC'
+            ),
+            item as (
+              select at, model, 1 as decisions, (source = 'reused')::int as reused, 0 as failed_attempts,
+                0 as calls, null::int as tokens_in, null::int as tokens_out, null::numeric as cost, saved_tokens, saved_cost
+              from decision
+              union all
+              select at, coalesce(calls -> -1 ->> 'model', '?'), 0, 0, 1, 0, null, null, null, null, null
+              from failure
+              union all
+              select at, call.model, 0, 0, 0, 1, call.tokens_in, call.tokens_out, call.cost, null, null
+              from (select at, calls from decision union all select at, calls from failure) as attempt,
+                jsonb_to_recordset(attempt.calls) as call (model text, tokens_in int, tokens_out int, cost numeric)
+              union all
+              -- Decisions from before their calls were recorded.
+              select at, model, 0, 0, 0, model_calls, tokens_in, tokens_out, cost, null, null
+              from decision
+              where calls = '[]'
+            )
+            select
+              to_char(at, 'YYYY-MM-DD') as day,
+              model,
+              coalesce(sum(decisions), 0) as decisions,
+              coalesce(sum(reused), 0) as reused,
+              coalesce(sum(failed_attempts), 0) as failed_attempts,
+              coalesce(sum(calls), 0) as calls,
+              coalesce(sum(tokens_in), 0) as tokens_in,
+              coalesce(sum(tokens_out), 0) as tokens_out,
+              trim_scale(sum(cost)) as cost,
+              coalesce(sum(saved_tokens), 0) as saved_tokens,
+              trim_scale(sum(saved_cost)) as saved_cost
+            from item
+            group by grouping sets ((1, 2), ())
+            order by 1, 2
+            """,
+            new { since = since.ToString("O", CultureInfo.InvariantCulture) },
+            cancellationToken)];
 
     /// <summary>Fails unless the database takes writes.</summary>
     public Task WriteHeartbeatAsync(CancellationToken cancellationToken) =>

@@ -33,7 +33,9 @@ public abstract record TriageResult
     public sealed record RetryLater(FailureKind Kind, TimeSpan RetryAfter) : TriageResult;
 
     /// <summary>A forced decision did not come about: the ticket keeps the labels it had, and nobody tries again by himself.</summary>
-    public sealed record NotForced(FailureKind Kind) : TriageResult;
+    /// <param name="Kind">Why.</param>
+    /// <param name="RetryAfter">When it makes sense to ask again; null when nobody knows.</param>
+    public sealed record NotForced(FailureKind Kind, TimeSpan? RetryAfter = null) : TriageResult;
 
     /// <summary>The attempts are used up; nobody tries again until the text changes or somebody forces it.</summary>
     public sealed record Parked(FailureKind Kind) : TriageResult;
@@ -43,6 +45,7 @@ public abstract record TriageResult
 public sealed partial class TicketTriage(
     TicketStore store,
     ITicketClassifier classifier,
+    Spending spending,
     IOptions<TriageOptions> options,
     IOptions<ModelOptions> modelOptions,
     TimeProvider time,
@@ -53,6 +56,9 @@ public sealed partial class TicketTriage(
 
     /// <summary>How often another process's work on a text is asked about.</summary>
     private static readonly TimeSpan AskAgain = TimeSpan.FromMilliseconds(200);
+
+    /// <summary>Tickets that wait for tomorrow's budget come within so long of its start, not all at once.</summary>
+    private static readonly TimeSpan Spread = TimeSpan.FromMinutes(5);
 
     private readonly TriageOptions _options = options.Value;
 
@@ -167,7 +173,14 @@ public sealed partial class TicketTriage(
 
             // Until what came of it is stored: who waits for it then finds it.
             using var underWay = turn.Locked ? _underWay.Enter(textSha256) : null;
-            return await classifier.ClassifyAsync(TicketText.Clip(text), stopping) switch
+            if (_models.Length > 0 && await spending.FindWaitAsync(stopping) is { } untilTomorrow)
+            {
+                return await DeferAsync(ticket, untilTomorrow + (Spread * Random.Shared.NextDouble()));
+            }
+
+            var result = await classifier.ClassifyAsync(TicketText.Clip(text), stopping);
+            spending.Add(result.Calls);
+            return result switch
             {
                 ClassificationResult.Labelled labelled => await CompleteAsync(ticket, new Decision(
                     labelled.Labels,
@@ -223,6 +236,18 @@ public sealed partial class TicketTriage(
         Calls: [],
         latency,
         earlier);
+
+    private async Task<TriageResult> DeferAsync(ClaimedTicket ticket, TimeSpan wait)
+    {
+        if (await GiveBackAsync(ticket, wait, "deferred: the daily budget for model calls is used up") != WriteStatus.Written)
+        {
+            Log.LeaseLost(logger, ticket.Id);
+            return new TriageResult.InProgress(TimeSpan.Zero);
+        }
+
+        Log.Deferred(logger, ticket.Id);
+        return ticket.WasProcessed ? new TriageResult.NotForced(FailureKind.BudgetSpent, wait) : new TriageResult.RetryLater(FailureKind.BudgetSpent, wait);
+    }
 
     private async Task<TriageResult> CompleteAsync(ClaimedTicket ticket, Decision decision)
     {
@@ -298,9 +323,9 @@ public sealed partial class TicketTriage(
         return await store.ForgetAsync(ticket, CancellationToken.None) == WriteStatus.Written ? FailStatus.Waiting : FailStatus.LeaseLost;
     }
 
-    private Task<WriteStatus> GiveBackAsync(ClaimedTicket ticket, TimeSpan wait) => ticket.WasProcessed
+    private Task<WriteStatus> GiveBackAsync(ClaimedTicket ticket, TimeSpan wait, string? reason = null) => ticket.WasProcessed
         ? store.ForgetAsync(ticket, CancellationToken.None)
-        : store.ReleaseAsync(ticket, wait, CancellationToken.None);
+        : store.ReleaseAsync(ticket, wait, reason, CancellationToken.None);
 
     /// <summary>What calls cost is spent, whatever becomes of the ticket.</summary>
     private Task RecordFailureAsync(ClaimedTicket ticket, string kind, string reason, byte[] textSha256, IReadOnlyList<CallRecord> calls) =>
@@ -336,6 +361,9 @@ public sealed partial class TicketTriage(
 
         [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: the same text is being classified for another ticket, given back")]
         public static partial void SameText(ILogger logger, Guid id);
+
+        [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: the daily budget for model calls is used up, deferred")]
+        public static partial void Deferred(ILogger logger, Guid id);
 
         [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: the lease had ended, nothing was written")]
         public static partial void LeaseLost(ILogger logger, Guid id);

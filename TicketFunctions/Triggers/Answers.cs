@@ -1,6 +1,6 @@
 using System.Text.Json.Serialization;
 using TicketFunctions.Classification;
-using TicketFunctions.Storage;
+using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Triggers;
 
@@ -10,6 +10,10 @@ public sealed record TicketAnswer(
 
 /// <summary>A webhook that asks for nothing, and why.</summary>
 public sealed record IgnoredAnswer(string Ignored);
+
+/// <summary>What is left to do, and what the current UTC day took, saved and has left.</summary>
+public sealed record BacklogAnswer(
+    long Unprocessed, long InFlight, long Parked, double OldestSeconds, Spent SpentToday, Spent SavedToday, Budget LeftToday);
 
 /// <summary>The state of a probe, and what is missing when it is not <c>ok</c>.</summary>
 public sealed record HealthAnswer(
@@ -23,7 +27,7 @@ public sealed record ModelsAnswer(
 [JsonSerializable(typeof(TicketAnswer))]
 [JsonSerializable(typeof(IgnoredAnswer))]
 [JsonSerializable(typeof(HealthAnswer))]
-[JsonSerializable(typeof(Backlog))]
+[JsonSerializable(typeof(BacklogAnswer))]
 [JsonSerializable(typeof(ModelsAnswer))]
 [JsonSerializable(typeof(Problem.Body))]
 internal sealed partial class AnswerJson : JsonSerializerContext;

@@ -29,6 +29,7 @@ public static class CommandLine
         root.Subcommands.Add(MigrateCommand.Create());
         root.Subcommands.Add(SweepCommand.Create());
         root.Subcommands.Add(AddCommand.Create());
+        root.Subcommands.Add(CostsCommand.Create());
         root.Subcommands.Add(ClassifyCommand.Create());
         root.Subcommands.Add(EvaluateCommand.Create());
         root.Subcommands.Add(ModelsCommand.Create());

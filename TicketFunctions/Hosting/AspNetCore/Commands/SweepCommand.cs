@@ -21,8 +21,8 @@ internal static class SweepCommand
         var summary = await RunAsync(session.Services, cancellationToken);
         return summary.End switch
         {
-            "stopped" => CommandLine.Interrupted,
-            "nothing due" when summary is { Waiting: 0, Parked: 0 } => CommandLine.Success,
+            SweepEnd.Stopped => CommandLine.Interrupted,
+            SweepEnd.NothingDue when summary is { Waiting: 0, Parked: 0 } => CommandLine.Success,
             _ => CommandLine.Failure,
         };
     }
@@ -51,7 +51,7 @@ internal static class SweepCommand
         }
 
         screen.WriteLine(
-            $"{summary.Labelled} labelled, {summary.Waiting} to retry, {summary.Parked} parked, in {summary.Elapsed.TotalSeconds:0.0} s ({summary.End}).");
+            $"{summary.Labelled} labelled, {summary.Waiting} to retry, {summary.Parked} parked, in {summary.Elapsed.TotalSeconds:0.0} s ({summary.Why}).");
         return summary;
     }
 
