@@ -6,6 +6,7 @@ using Microsoft.Extensions.DependencyInjection.Extensions;
 using Microsoft.Extensions.Options;
 using Npgsql;
 using TicketFunctions.Classification;
+using TicketFunctions.Hosting;
 using TicketFunctions.Storage;
 using TicketFunctions.Tickets;
 using TicketFunctions.Triggers;
@@ -41,6 +42,7 @@ public static class TicketFunctionsSetup
         services.AddSingleton<TicketSweep>();
         services.AddSingleton<WorkDrain>();
         services.AddSingleton<ProblemAnswers>();
+        services.AddHostedService<TelemetryExport>();
         services.AddSingleton<RequestLimit>();
         services.AddSingleton<ModelCatalog>();
         services.AddHostedService<ModelAnnouncement>();

@@ -1,4 +1,3 @@
-using System.Collections.Concurrent;
 using System.Net.Http.Json;
 using System.Text;
 using System.Text.Json.Nodes;
@@ -43,8 +42,8 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
 
     public IServiceProvider Services => _app!.Services;
 
-    /// <summary>What was logged, as level and message.</summary>
-    public IReadOnlyCollection<(LogLevel Level, string Message)> Log => _log.Entries;
+    /// <summary>What was logged, as level and message, but for Trace: texts may stand there.</summary>
+    public IReadOnlyCollection<(LogLevel Level, string Message)> Log => [.. _log.Entries.Where(entry => entry.Level > LogLevel.Trace)];
 
     /// <param name="settings">Settings by their environment names, over the defaults; those of the connection string are added to the database's own.</param>
     public static async Task<TicketApp> StartAsync(params (string Name, string? Value)[] settings)
@@ -99,7 +98,9 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
           ' ',
           (select json_agg(tickets order by id) from tickets),
           (select json_agg(ticket_work order by ticket_id) from ticket_work),
-          (select json_agg(ticket_decisions order by id) from ticket_decisions)
+          (select json_agg(ticket_decisions order by id) from ticket_decisions),
+          (select json_agg(ticket_failures order by id) from ticket_failures),
+          (select json_agg(ticket_text_locks order by text_sha256) from ticket_text_locks)
         )
         """);
 
@@ -146,7 +147,11 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
         Services.GetRequiredService<TicketSweep>().RunAsync(null, stopping);
 
     /// <summary>Lets every backoff and lease be over, as if time had passed: only the database's clock counts.</summary>
-    public Task LetTimePassAsync() => ExecuteAsync("update ticket_work set due_at = now() - interval '1 second' where parked_at is null");
+    public Task LetTimePassAsync() => ExecuteAsync(
+        """
+        update ticket_work set due_at = now() - interval '1 second' where parked_at is null;
+        update ticket_text_locks set held_until = now() - interval '1 second';
+        """);
 
     public async Task DisposeAsync()
     {
@@ -158,34 +163,6 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
     }
 
     ValueTask IAsyncDisposable.DisposeAsync() => new(DisposeAsync());
-
-    private sealed class CapturedLog : ILoggerProvider
-    {
-        public ConcurrentQueue<(LogLevel Level, string Message)> Entries { get; } = new();
-
-        public ILogger CreateLogger(string categoryName) => new Logger(this);
-
-        public void Dispose()
-        {
-        }
-
-        private sealed class Logger(CapturedLog log) : ILogger
-        {
-            public IDisposable? BeginScope<TState>(TState state)
-                where TState : notnull => null;
-
-            public bool IsEnabled(LogLevel logLevel) => logLevel > LogLevel.Trace;
-
-            public void Log<TState>(LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
-            {
-                // Kestrel's warning that this machine is slow says nothing about the product.
-                if (eventId.Name != "HeartbeatSlow")
-                {
-                    log.Entries.Enqueue((logLevel, $"{formatter(state, exception)} {exception}".TrimEnd()));
-                }
-            }
-        }
-    }
 }
 
 /// <summary>Reads answers.</summary>

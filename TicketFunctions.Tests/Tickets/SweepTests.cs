@@ -342,26 +342,6 @@ public sealed class SweepTests(TicketApp app) : IClassFixture<TicketApp>, IAsync
     }
 
     [Fact]
-    public async Task A_text_that_many_tickets_share_is_paid_for_at_most_once_for_each_call_at_once()
-    {
-        const string Text = "¿Cuál es el horario de atención?";
-        await app.ExecuteAsync("insert into tickets (description) select @Text from generate_series(1, 40)", new { Text });
-
-        Assert.Equal((40, 40, 0, 0, "nothing due"), Counts(await app.SweepAsync()));
-
-        var calls = app.Model.CallsFor(Text).Count;
-        Assert.InRange(calls, 1, app.Services.GetRequiredService<IOptions<SweepOptions>>().Value.Concurrency);
-        Assert.Equal(calls, await CountAsync("ticket_decisions join tickets on tickets.id = ticket_id where source = 'model' and model_calls = 1"));
-        Assert.Equal(40 - calls, await CountAsync("ticket_decisions join tickets on tickets.id = ticket_id where source = 'reused' and model_calls = 0"));
-        Assert.Equal(40, await CountAsync("tickets where processed and category = 'Tecnico' and sentiment = 'Negativo'"));
-
-        // The same text later, in another form of Unicode and with blanks around it, costs nothing.
-        var later = await app.AddTicketAsync($"  {Text.Normalize(System.Text.NormalizationForm.FormD)}\n");
-        Assert.Equal("reused", (string?)(await (await app.ProcessAsync(later)).ReadJsonAsync())["source"]);
-        Assert.Equal(calls, app.Model.CallsFor(Text).Count);
-    }
-
-    [Fact]
     public async Task Tickets_that_somebody_else_has_locked_do_not_stop_the_others()
     {
         var locked = await AddTicketsAsync("bloqueado por alguien", 20);

@@ -1,3 +1,4 @@
+using System.Text.Json.Serialization;
 using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Classification;
@@ -78,6 +79,7 @@ public sealed record CallRecord(
     string Provider, string Model, string? ServedModel, CallOutcome Outcome, int? Status, int? TokensIn, int? TokensOut, decimal? Cost, int LatencyMs)
 {
     /// <summary>Whether the model answered, and so may have been paid.</summary>
+    [JsonIgnore]
     public bool WasAnswered => Outcome <= CallOutcome.Malformed;
 }
 

@@ -46,8 +46,27 @@ public enum FailStatus
     LeaseLost,
 }
 
-/// <summary>An earlier decision on the same text.</summary>
-public sealed record EarlierDecision(string Category, string Sentiment, float? Confidence);
+/// <summary>An earlier decision on the same text, and what it took, or would have.</summary>
+public sealed record EarlierDecision
+{
+    public required string Category { get; init; }
+    public required string Sentiment { get; init; }
+    public float? Confidence { get; init; }
+    public bool NeedsReview { get; init; }
+    public required string Provider { get; init; }
+    public required string Model { get; init; }
+    public required string PromptVersion { get; init; }
+    public required string TaxonomyVersion { get; init; }
+    public string? ServedModel { get; init; }
+    public int? SavedTokens { get; init; }
+    public decimal? SavedCost { get; init; }
+}
+
+/// <summary>What came of asking for the lock on a ticket's text.</summary>
+/// <param name="Owned">The ticket is still held.</param>
+/// <param name="Locked">The lock is held: nobody else has the same text classified.</param>
+/// <param name="Earlier">The newest decision on the text that is as good as a new one.</param>
+public sealed record TextLock(bool Owned, bool Locked, EarlierDecision? Earlier);
 
 /// <summary>What gave a ticket its labels.</summary>
 public sealed record LabelOrigin(string Model, float? Confidence);

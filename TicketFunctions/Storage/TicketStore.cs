@@ -1,15 +1,24 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
 using Dapper;
 using Npgsql;
+using TicketFunctions.Classification;
 using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Storage;
 
 /// <summary>
 /// Every statement on tickets. Each method is one autocommitted statement; only the database's clock decides about leases.
-/// Locks are taken in one order: the ticket's row, then its work row.
+/// Locks are taken in one order: the ticket's row, then its work row, then its text's lock.
 /// </summary>
 public sealed class TicketStore(NpgsqlDataSource dataSource)
 {
+    private static readonly JsonSerializerOptions CallsJson = new()
+    {
+        PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
+        Converters = { new JsonStringEnumConverter(JsonNamingPolicy.SnakeCaseLower) },
+    };
+
     static TicketStore() => DefaultTypeMap.MatchNamesWithUnderscores = true;
 
     /// <summary>Claims one ticket for its next attempt, whether or not its backoff is over.</summary>
@@ -161,10 +170,86 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
         return [.. rows.Select(row => new ClaimedTicket(row.Id, row.Description, row.LeaseToken, row.Attempts))];
     }
 
+    /// <summary>Takes the lock on a ticket's text if it is free or its lease is over, and looks for an earlier decision on the text.</summary>
+    /// <param name="ticket">The claimed ticket.</param>
+    /// <param name="textSha256">The hash of its text.</param>
+    /// <param name="identities">Whose decisions are as good as a new one.</param>
+    /// <param name="cancellationToken">Gives up waiting; a lock that was taken all the same runs out with the ticket's lease.</param>
+    public async Task<TextLock> LockTextAsync(
+        ClaimedTicket ticket, byte[] textSha256, IReadOnlyList<ClassifierIdentity> identities, CancellationToken cancellationToken)
+    {
+        // Two statements in one round trip and one transaction. The second one's snapshot is later: whoever gets the lock
+        // that went with the commit of a decision sees that decision.
+        var row = await QueryFirstOrDefaultAsync<LockRow>(
+            """
+            insert into public.ticket_text_locks as held (text_sha256, lease_token, held_until)
+            select @textSha256, lease_token, due_at
+            from public.ticket_work
+            where ticket_id = @Id
+              and lease_token = @LeaseToken
+            on conflict (text_sha256) do update
+            set lease_token = excluded.lease_token,
+              held_until = excluded.held_until
+            where held.held_until <= now();
+
+            with earlier as (
+              select
+                category,
+                sentiment,
+                confidence,
+                needs_review,
+                provider,
+                model,
+                prompt_version,
+                taxonomy_version,
+                served_model,
+                case source when 'reused' then saved_tokens else coalesce(tokens_in + coalesce(tokens_out, 0), tokens_out) end as saved_tokens,
+                case source when 'reused' then saved_cost else cost end as saved_cost
+              from public.ticket_decisions
+              where text_sha256 = @textSha256
+                and source in ('model', 'reused')
+                and (provider, model, prompt_version, taxonomy_version) in (
+                  select *
+                  from unnest(@providers, @models, @promptVersions, @taxonomyVersions)
+                )
+              order by id desc
+              limit 1
+            )
+            select
+              exists (
+                select
+                from public.ticket_work
+                where ticket_id = @Id
+                  and lease_token = @LeaseToken
+              ) as owned,
+              exists (
+                select
+                from public.ticket_text_locks
+                where text_sha256 = @textSha256
+                  and lease_token = @LeaseToken
+              ) as locked,
+              (select to_jsonb(earlier) from earlier)::text as earlier
+            """,
+            new
+            {
+                ticket.Id,
+                ticket.LeaseToken,
+                textSha256,
+                providers = identities.Select(identity => identity.Provider).ToArray(),
+                models = identities.Select(identity => identity.Model).ToArray(),
+                promptVersions = identities.Select(identity => identity.PromptVersion).ToArray(),
+                taxonomyVersions = identities.Select(identity => identity.TaxonomyVersion).ToArray(),
+            },
+            cancellationToken);
+        return new TextLock(
+            row!.Owned, row.Locked, row.Earlier is null ? null : JsonSerializer.Deserialize<EarlierDecision>(row.Earlier, CallsJson));
+    }
+
     /// <summary>Writes the labels, records the decision and ends the work on the ticket, all or nothing.</summary>
     public async Task<WriteStatus> CompleteAsync(
         ClaimedTicket ticket, Decision decision, CancellationToken cancellationToken)
     {
+        var usage = Usage.Of(decision.Calls);
         var row = await QueryFirstOrDefaultAsync<WriteRow>(
             """
             with ticket as (
@@ -194,11 +279,13 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             recorded as (
               insert into public.ticket_decisions (
                 ticket_id, category, sentiment, confidence, needs_review, source, provider, model, prompt_version,
-                taxonomy_version, parameters, text_sha256, tokens_in, tokens_out, model_calls, latency_ms, attempts
+                taxonomy_version, parameters, text_sha256, tokens_in, tokens_out, model_calls, latency_ms, attempts,
+                served_model, cost, saved_tokens, saved_cost, calls
               )
               select
                 owned.ticket_id, @Category, @Sentiment, @Confidence, @NeedsReview, @Source, @Provider, @Model, @PromptVersion,
-                @TaxonomyVersion, @Parameters::jsonb, @TextSha256, @TokensIn, @TokensOut, @ModelCalls, @LatencyMs, owned.attempts
+                @TaxonomyVersion, @Parameters::jsonb, @TextSha256, @TokensIn, @TokensOut, @ModelCalls, @LatencyMs, owned.attempts,
+                @ServedModel, @Cost, @SavedTokens, @SavedCost, @Calls::jsonb
               from written
               join owned on owned.ticket_id = written.id
             ),
@@ -207,6 +294,10 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
               using written
               where ticket_work.ticket_id = written.id
                 and ticket_work.lease_token = @LeaseToken
+            ),
+            unlocked as (
+              delete from public.ticket_text_locks
+              where lease_token = @LeaseToken
             )
             select
               exists (select from owned) as owned,
@@ -230,10 +321,15 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
                 decision.Identity.TaxonomyVersion,
                 decision.Identity.Parameters,
                 decision.TextSha256,
-                decision.TokensIn,
-                decision.TokensOut,
+                usage.TokensIn,
+                usage.TokensOut,
                 ModelCalls = decision.Calls.Count,
                 LatencyMs = (int)decision.Latency.TotalMilliseconds,
+                decision.ServedModel,
+                usage.Cost,
+                decision.Reused?.SavedTokens,
+                decision.Reused?.SavedCost,
+                Calls = JsonSerializer.Serialize(decision.Calls, CallsJson),
             },
             cancellationToken);
 
@@ -277,6 +373,10 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
               where work.ticket_id = @Id
                 and work.lease_token = @LeaseToken
               for update
+            ),
+            unlocked as (
+              delete from public.ticket_text_locks
+              where lease_token = @LeaseToken
             )
             update public.ticket_work
             set lease_token = null,
@@ -299,19 +399,59 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
         };
     }
 
-    /// <summary>Gives a ticket back untried: it is due now and the attempt does not count.</summary>
-    public async Task<WriteStatus> ReleaseAsync(ClaimedTicket ticket, CancellationToken cancellationToken)
+    /// <summary>Records an attempt that took calls and left no labels, unless these calls are a decision's already.</summary>
+    /// <remarks>They are when a write of ours was committed and its answer lost on the way: the next try finds the lease gone.</remarks>
+    public Task RecordFailureAsync(ClaimedTicket ticket, FailedAttempt failure, CancellationToken cancellationToken)
+    {
+        var usage = Usage.Of(failure.Calls);
+        return ExecuteAsync(
+            """
+            insert into public.ticket_failures (ticket_id, attempt, kind, reason, text_sha256, answered, tokens_in, tokens_out, cost, calls)
+            select @Id, @Attempts, @Kind, @Reason, @TextSha256, @Answered, @TokensIn, @TokensOut, @Cost, @Calls::jsonb
+            where not exists (
+              select
+              from public.ticket_decisions
+              where ticket_id = @Id
+                and text_sha256 = @TextSha256
+                and calls = @Calls::jsonb
+            )
+            """,
+            new
+            {
+                ticket.Id,
+                ticket.Attempts,
+                failure.Kind,
+                failure.Reason,
+                failure.TextSha256,
+                Answered = failure.Calls.Any(call => call.WasAnswered),
+                usage.TokensIn,
+                usage.TokensOut,
+                usage.Cost,
+                Calls = JsonSerializer.Serialize(failure.Calls, CallsJson),
+            },
+            cancellationToken);
+    }
+
+    /// <summary>Gives a ticket back untried: the attempt does not count.</summary>
+    /// <param name="ticket">The claimed ticket.</param>
+    /// <param name="wait">From now to when it is due.</param>
+    /// <param name="cancellationToken">Gives up; the lease then runs out by itself.</param>
+    public async Task<WriteStatus> ReleaseAsync(ClaimedTicket ticket, TimeSpan wait, CancellationToken cancellationToken)
     {
         var changed = await ExecuteAsync(
             """
+            with unlocked as (
+              delete from public.ticket_text_locks
+              where lease_token = @LeaseToken
+            )
             update public.ticket_work
             set lease_token = null,
-              due_at = now(),
+              due_at = now() + @wait,
               attempts = greatest(attempts - 1, 0)
             where ticket_id = @Id
               and lease_token = @LeaseToken
             """,
-            new { ticket.Id, ticket.LeaseToken },
+            new { ticket.Id, ticket.LeaseToken, wait },
             cancellationToken);
         return changed == 1 ? WriteStatus.Written : WriteStatus.LeaseLost;
     }
@@ -321,6 +461,10 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     {
         var changed = await ExecuteAsync(
             """
+            with unlocked as (
+              delete from public.ticket_text_locks
+              where lease_token = @LeaseToken
+            )
             delete from public.ticket_work
             where ticket_id = @Id
               and lease_token = @LeaseToken
@@ -371,23 +515,21 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             new { },
             cancellationToken);
 
-    /// <summary>The newest decision on the same text by the same prompt, model and taxonomy.</summary>
-    public Task<EarlierDecision?> FindDecisionAsync(
-        byte[] textSha256, ClassifierIdentity identity, CancellationToken cancellationToken) =>
-        QueryFirstOrDefaultAsync<EarlierDecision>(
+    /// <summary>Removes locks on texts whose holders are gone; such a lock stops nobody.</summary>
+    public Task<int> ForgetLocksAsync(CancellationToken cancellationToken) =>
+        ExecuteAsync(
             """
-            select category, sentiment, confidence
-            from public.ticket_decisions
-            where text_sha256 = @textSha256
-              and source in ('model', 'reused')
-              and provider = @Provider
-              and model = @Model
-              and prompt_version = @PromptVersion
-              and taxonomy_version = @TaxonomyVersion
-            order by id desc
-            limit 1
+            with done as (
+              select text_sha256
+              from public.ticket_text_locks
+              where held_until <= now()
+              for update skip locked
+            )
+            delete from public.ticket_text_locks
+            using done
+            where ticket_text_locks.text_sha256 = done.text_sha256
             """,
-            new { textSha256, identity.Provider, identity.Model, identity.PromptVersion, identity.TaxonomyVersion },
+            new { },
             cancellationToken);
 
     /// <summary>The newest decision that gave a ticket the labels it has; null when a person did.</summary>
@@ -479,6 +621,8 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     }
 
     private sealed record DueRow(Guid Id, string Description, Guid LeaseToken, int Attempts);
+
+    private sealed record LockRow(bool Owned, bool Locked, string? Earlier);
 
     private sealed record WriteRow(bool Owned, bool Written);
 

@@ -7,7 +7,7 @@ namespace TicketFunctions.Tickets;
 /// <summary>What one run of the sweep did.</summary>
 /// <param name="Claimed">Tickets taken.</param>
 /// <param name="Labelled">Tickets that got their labels.</param>
-/// <param name="Waiting">Tickets that failed and wait for their next attempt.</param>
+/// <param name="Waiting">Tickets that got no labels and wait for their next attempt.</param>
 /// <param name="Parked">Tickets whose attempts are used up, those of dead processes included.</param>
 /// <param name="End">Why the run ended: <c>nothing due</c>, <c>time budget</c>, <c>model unavailable</c> or <c>stopped</c>.</param>
 /// <param name="Elapsed">How long it took.</param>
@@ -43,6 +43,7 @@ public sealed partial class TicketSweep(
         using var giveBack = CancellationTokenSource.CreateLinkedTokenSource(drain.Token, grace.Token);
         var started = time.GetTimestamp();
         await store.ForgetProcessedAsync(stopping);
+        await store.ForgetLocksAsync(stopping);
         var parked = await store.ParkExhaustedAsync(triageOptions.Value.MaxAttempts, stopping);
 
         int claimed = 0, labelled = 0, waiting = 0, unavailable = 0;
@@ -121,7 +122,7 @@ public sealed partial class TicketSweep(
                 case TriageResult.Labelled:
                     labelled++;
                     break;
-                case TriageResult.RetryLater:
+                case TriageResult.RetryLater or TriageResult.InProgress { RetryAfter.Ticks: > 0 }:
                     waiting++;
                     break;
                 case TriageResult.Parked or TriageResult.BlankText:

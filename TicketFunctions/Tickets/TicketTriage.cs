@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using System.Text;
+using System.Text.Json;
 using Microsoft.Extensions.Options;
 using Npgsql;
 using TicketFunctions.Classification;
@@ -25,7 +26,7 @@ public abstract record TriageResult
     /// <summary>The row's text has nothing in it that could be classified.</summary>
     public sealed record BlankText : TriageResult;
 
-    /// <summary>Somebody else holds the ticket.</summary>
+    /// <summary>Somebody else holds the ticket, or has the same text classified. Zero: the ticket is due at once.</summary>
     public sealed record InProgress(TimeSpan RetryAfter) : TriageResult;
 
     /// <summary>No labels this time; the sweep comes back to it after <paramref name="RetryAfter"/>.</summary>
@@ -43,13 +44,30 @@ public sealed partial class TicketTriage(
     TicketStore store,
     ITicketClassifier classifier,
     IOptions<TriageOptions> options,
+    IOptions<ModelOptions> modelOptions,
     TimeProvider time,
     ILogger<TicketTriage> logger)
 {
-    /// <summary>The wait suggested to a client that meets a ticket in somebody else's hands: about the length of a model call.</summary>
+    /// <summary>The wait suggested to a client that meets a ticket or its text in somebody else's hands: about the length of a model call.</summary>
     private static readonly TimeSpan TypicalAttempt = TimeSpan.FromSeconds(3);
 
+    /// <summary>How often another process's work on a text is asked about.</summary>
+    private static readonly TimeSpan AskAgain = TimeSpan.FromMilliseconds(200);
+
     private readonly TriageOptions _options = options.Value;
+
+    /// <summary>Whose decisions are worth waiting for and reusing. The baseline's are not: they cost nothing.</summary>
+    private readonly ClassifierIdentity[] _models = [.. classifier.Identities.Where(identity => identity.Source == "model")];
+
+    /// <summary>How long a ticket waits for another one with the same text. After it, its own calls must still fit into its lease.</summary>
+    private readonly TimeSpan _patience = new[]
+    {
+        options.Value.Lease / 3,
+        modelOptions.Value.TotalTimeout!.Value,
+        (options.Value.Lease - modelOptions.Value.TotalTimeout!.Value) / 2,
+    }.Min();
+
+    private readonly TextsUnderWay _underWay = new();
 
     /// <summary>Classifies one ticket on request.</summary>
     /// <param name="id">The ticket.</param>
@@ -75,7 +93,7 @@ public sealed partial class TicketTriage(
             {
                 if (claim is Claim.Held unwanted)
                 {
-                    await GiveBackAsync(unwanted.Ticket);
+                    await GiveBackAsync(unwanted.Ticket, TimeSpan.Zero);
                 }
 
                 return new TriageResult.DescriptionMismatch();
@@ -85,7 +103,7 @@ public sealed partial class TicketTriage(
             {
                 case Claim.Held { Ticket: var ticket }:
                     var result = await ProcessClaimedAsync(ticket, stopping, force && round == 1);
-                    if (result is TriageResult.InProgress && round < 3)
+                    if (result is TriageResult.InProgress { RetryAfter.Ticks: 0 } && round < 3)
                     {
                         continue;
                     }
@@ -126,58 +144,85 @@ public sealed partial class TicketTriage(
         var text = TicketText.Normalize(ticket.Description);
         var textSha256 = SHA256.HashData(Encoding.UTF8.GetBytes(text));
         var started = time.GetTimestamp();
-        ClassificationResult result;
-        string? source = null;
         try
         {
-            if (await FindEarlierAsync(textSha256, force, stopping) is { } earlier)
+            var turn = _models.Length == 0 ? new TextLock(Owned: true, Locked: true, null) : await TakeTurnAsync(ticket, textSha256, force, stopping);
+            if (!turn.Owned)
             {
-                source = "reused";
-                result = new ClassificationResult.Labelled(
-                    new Labels(earlier.Category, earlier.Sentiment), classifier.Identities[0], earlier.Confidence, NeedsReview: false, Calls: []);
+                Log.LeaseLost(logger, ticket.Id);
+                return new TriageResult.InProgress(TimeSpan.Zero);
             }
-            else
-            {
-                result = await classifier.ClassifyAsync(TicketText.Clip(text), stopping);
-            }
-        }
-        catch (OperationCanceledException) when (stopping.IsCancellationRequested)
-        {
-            await GiveBackAsync(ticket);
-            throw;
-        }
 
-        switch (result)
-        {
-            case ClassificationResult.Labelled labelled:
-                return await CompleteAsync(ticket, new Decision(
+            if (turn.Earlier is { } earlier && !force)
+            {
+                return await CompleteAsync(ticket, Reuse(earlier, textSha256, time.GetElapsedTime(started)));
+            }
+
+            if (!turn.Locked && !force)
+            {
+                Log.SameText(logger, ticket.Id);
+                await GiveBackAsync(ticket, TypicalAttempt);
+                return new TriageResult.InProgress(TypicalAttempt);
+            }
+
+            // Until what came of it is stored: who waits for it then finds it.
+            using var underWay = turn.Locked ? _underWay.Enter(textSha256) : null;
+            return await classifier.ClassifyAsync(TicketText.Clip(text), stopping) switch
+            {
+                ClassificationResult.Labelled labelled => await CompleteAsync(ticket, new Decision(
                     labelled.Labels,
-                    source ?? labelled.Identity.Source,
                     labelled.Identity,
                     textSha256,
                     labelled.Confidence,
                     labelled.NeedsReview,
                     labelled.Calls,
-                    time.GetElapsedTime(started)));
-
-            case ClassificationResult.Failed failed:
-                return await FailAsync(ticket, failed);
-
-            default:
-                throw new InvalidOperationException($"No arm for {result.GetType().Name}.");
+                    time.GetElapsedTime(started))),
+                ClassificationResult.Failed failed => await FailAsync(ticket, textSha256, failed),
+                var other => throw new InvalidOperationException($"No arm for {other.GetType().Name}."),
+            };
         }
-    }
-
-    private async Task<EarlierDecision?> FindEarlierAsync(byte[] textSha256, bool force, CancellationToken stopping)
-    {
-        // The baseline costs nothing, and somebody who forces a decision wants a new one.
-        if (classifier.Identities[0].Source != "model" || force)
+        catch (OperationCanceledException) when (stopping.IsCancellationRequested)
         {
-            return null;
+            await GiveBackAsync(ticket, TimeSpan.Zero);
+            throw;
         }
-
-        return await store.FindDecisionAsync(textSha256, classifier.Identities[0], stopping);
     }
+
+    /// <summary>
+    /// Waits until nobody else has the same text classified, or until there is a decision on it, for as long as patience lasts.
+    /// Somebody who forces a decision waits for nobody, and keeps others waiting if he can.
+    /// </summary>
+    private async Task<TextLock> TakeTurnAsync(ClaimedTicket ticket, byte[] textSha256, bool force, CancellationToken stopping)
+    {
+        var started = time.GetTimestamp();
+        while (true)
+        {
+            // Found before we ask: it may end while we do.
+            var holder = _underWay.Find(textSha256);
+            var turn = await store.LockTextAsync(ticket, textSha256, _models, stopping);
+            var left = _patience - time.GetElapsedTime(started);
+            if (force || !turn.Owned || turn.Locked || turn.Earlier is not null || left <= TimeSpan.Zero)
+            {
+                return turn;
+            }
+
+            holder ??= _underWay.Find(textSha256);
+            await (holder is null ? Task.Delay(left < AskAgain ? left : AskAgain, time, stopping) : holder.WaitAsync(left, time, stopping))
+                .ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            stopping.ThrowIfCancellationRequested();
+        }
+    }
+
+    private Decision Reuse(EarlierDecision earlier, byte[] textSha256, TimeSpan latency) => new(
+        new Labels(earlier.Category, earlier.Sentiment),
+        _models.First(model => (model.Provider, model.Model, model.PromptVersion, model.TaxonomyVersion)
+            == (earlier.Provider, earlier.Model, earlier.PromptVersion, earlier.TaxonomyVersion)),
+        textSha256,
+        earlier.Confidence,
+        earlier.NeedsReview,
+        Calls: [],
+        latency,
+        earlier);
 
     private async Task<TriageResult> CompleteAsync(ClaimedTicket ticket, Decision decision)
     {
@@ -188,7 +233,7 @@ public sealed partial class TicketTriage(
         }
         catch (PostgresException e) when (!StorageFaults.IsUnavailable(e))
         {
-            return await FailAsync(ticket, new ClassificationResult.Failed(
+            return await FailAsync(ticket, decision.TextSha256, new ClassificationResult.Failed(
                 FailureKind.StorageRefused, $"refused: the database does not take these labels for this row (SQLSTATE {e.SqlState})", null, decision.Calls));
         }
 
@@ -203,18 +248,21 @@ public sealed partial class TicketTriage(
 
             case WriteStatus.Stale:
                 Log.Stale(logger, ticket.Id);
-                await GiveBackAsync(ticket);
+                await RecordFailureAsync(ticket, "stale", "the text or the labels were changed meanwhile", decision.TextSha256, decision.Calls);
+                await GiveBackAsync(ticket, TimeSpan.Zero);
                 return new TriageResult.InProgress(TimeSpan.Zero);
 
             default:
                 // Either another worker took over after our lease, or our own write was committed and its answer lost on the way.
                 Log.LeaseLost(logger, ticket.Id);
+                await RecordFailureAsync(ticket, "lease_lost", "the lease had ended", decision.TextSha256, decision.Calls);
                 return new TriageResult.InProgress(TimeSpan.Zero);
         }
     }
 
-    private async Task<TriageResult> FailAsync(ClaimedTicket ticket, ClassificationResult.Failed failed)
+    private async Task<TriageResult> FailAsync(ClaimedTicket ticket, byte[] textSha256, ClassificationResult.Failed failed)
     {
+        await RecordFailureAsync(ticket, JsonNamingPolicy.SnakeCaseLower.ConvertName($"{failed.Kind}"), failed.Reason, textSha256, failed.Calls);
         var backoff = _options.BackoffAfter(ticket.Attempts);
         var last = ticket.Attempts >= _options.MaxAttempts;
 
@@ -250,9 +298,13 @@ public sealed partial class TicketTriage(
         return await store.ForgetAsync(ticket, CancellationToken.None) == WriteStatus.Written ? FailStatus.Waiting : FailStatus.LeaseLost;
     }
 
-    private Task<WriteStatus> GiveBackAsync(ClaimedTicket ticket) => ticket.WasProcessed
+    private Task<WriteStatus> GiveBackAsync(ClaimedTicket ticket, TimeSpan wait) => ticket.WasProcessed
         ? store.ForgetAsync(ticket, CancellationToken.None)
-        : store.ReleaseAsync(ticket, CancellationToken.None);
+        : store.ReleaseAsync(ticket, wait, CancellationToken.None);
+
+    /// <summary>What calls cost is spent, whatever becomes of the ticket.</summary>
+    private Task RecordFailureAsync(ClaimedTicket ticket, string kind, string reason, byte[] textSha256, IReadOnlyList<CallRecord> calls) =>
+        calls.Count == 0 ? Task.CompletedTask : store.RecordFailureAsync(ticket, new FailedAttempt(kind, reason, textSha256, calls), CancellationToken.None);
 
     /// <summary>A paid answer is worth a few tries. Repeating is safe: the lease token is good for one write.</summary>
     private async Task<T> WritePersistentlyAsync<T>(Func<Task<T>> write)
@@ -281,6 +333,9 @@ public sealed partial class TicketTriage(
 
         [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: its text or labels changed meanwhile, nothing was written")]
         public static partial void Stale(ILogger logger, Guid id);
+
+        [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: the same text is being classified for another ticket, given back")]
+        public static partial void SameText(ILogger logger, Guid id);
 
         [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: the lease had ended, nothing was written")]
         public static partial void LeaseLost(ILogger logger, Guid id);

@@ -65,19 +65,15 @@ public sealed class OpenAIChatClient(ChatClient chat) : IChatClient
         var converted = options?.RawRepresentationFactory?.Invoke(this) as ChatCompletionOptions ?? new ChatCompletionOptions();
         converted.Temperature ??= options?.Temperature;
         converted.MaxOutputTokenCount ??= options?.MaxOutputTokens;
-        if (options?.ResponseFormat is ChatResponseFormatJson { Schema: JsonElement schema } format)
+        converted.ResponseFormat ??= options?.ResponseFormat switch
         {
-            converted.ResponseFormat = OpenAI.Chat.ChatResponseFormat.CreateJsonSchemaFormat(
+            ChatResponseFormatJson { Schema: JsonElement schema } format => OpenAI.Chat.ChatResponseFormat.CreateJsonSchemaFormat(
                 format.SchemaName ?? "answer",
                 BinaryData.FromString(schema.GetRawText()),
-                jsonSchemaIsStrict: options.AdditionalProperties?.TryGetValue("strict", out bool strict) == true ? strict : null);
-        }
-
-        else if (options?.ResponseFormat is ChatResponseFormatJson)
-        {
-            converted.ResponseFormat = OpenAI.Chat.ChatResponseFormat.CreateJsonObjectFormat();
-        }
-
+                jsonSchemaIsStrict: options.AdditionalProperties?.TryGetValue("strict", out bool strict) == true ? strict : null),
+            ChatResponseFormatJson => OpenAI.Chat.ChatResponseFormat.CreateJsonObjectFormat(),
+            _ => null,
+        };
         return converted;
     }
 }

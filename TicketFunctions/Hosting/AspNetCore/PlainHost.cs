@@ -41,8 +41,7 @@ public static class PlainHost
         // What is under way gets the grace of WorkDrain; the rest of the time is for writing and closing.
         builder.Services.Configure<HostOptions>(host => host.ShutdownTimeout = TimeSpan.FromSeconds(9));
         builder.Services.AddOptions<KeyOptions>().Bind(builder.Configuration.GetSection("Keys"));
-        builder.Services.AddTicketFunctions(builder.Configuration);
-        builder.Services.AddPlainChatClient();
+        builder.Services.AddTicketFunctions(builder.Configuration).AddChatClients();
         builder.Services.AddFunctions();
         configure?.Invoke(builder.Services);
 
@@ -67,10 +66,6 @@ public static class PlainHost
         app.Services.GetRequiredService<TimerFunctions>();
         return app;
     }
-
-    /// <summary>The OpenAI SDK as the model behind the classifier.</summary>
-    public static void AddPlainChatClient(this IServiceCollection services) =>
-        services.AddSingleton<ChatClientFactory>((client, model) => new OpenAIChatClient(client.GetChatClient(model)));
 
     /// <summary>One line an event, on standard error: standard output belongs to what commands print.</summary>
     public static void AddQuietLogging(this IHostApplicationBuilder builder)

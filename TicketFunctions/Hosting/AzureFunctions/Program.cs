@@ -1,5 +1,6 @@
 using Microsoft.Azure.Functions.Worker.Builder;
 using TicketFunctions;
+using TicketFunctions.Hosting;
 using TicketFunctions.Hosting.AzureFunctions;
 
 var builder = FunctionsApplication.CreateBuilder(args);
@@ -7,5 +8,5 @@ builder.ConfigureFunctionsWebApplication();
 builder.UseMiddleware<ProblemMiddleware>();
 // The framework would log every address, and a key may stand in its query.
 builder.Logging.AddFilter("Microsoft.AspNetCore", LogLevel.Warning);
-builder.Services.AddTicketFunctions(builder.Configuration).AddKernelChatClient();
+builder.Services.AddTicketFunctions(builder.Configuration).AddChatClients();
 return WorkerStart.Run(builder.Build());

@@ -12,8 +12,7 @@ internal static class CommandServices
         var builder = Host.CreateApplicationBuilder(new HostApplicationBuilderSettings { Args = PlainHost.ReadSettingsOnce, ContentRootPath = AppContext.BaseDirectory });
         builder.Configuration.AddLocalSettings();
         builder.AddQuietLogging();
-        builder.Services.AddTicketFunctions(builder.Configuration);
-        builder.Services.AddPlainChatClient();
+        builder.Services.AddTicketFunctions(builder.Configuration).AddChatClients();
 
         // Ctrl-C belongs to the command line, which cancels the command.
         builder.Services.AddSingleton<IHostLifetime, NoLifetime>();

@@ -1,0 +1,53 @@
+using OpenTelemetry;
+using OpenTelemetry.Metrics;
+using OpenTelemetry.Resources;
+using OpenTelemetry.Trace;
+using TicketFunctions.Classification;
+
+namespace TicketFunctions.Hosting;
+
+/// <summary>Sends traces and metrics to where the standard <c>OTEL_</c> variables say; nowhere without them.</summary>
+/// <remarks>https://opentelemetry.io/docs/specs/otel/protocol/exporter/</remarks>
+internal sealed class TelemetryExport(IConfiguration configuration) : IHostedService, IDisposable
+{
+    /// <summary>
+    /// Ours, Semantic Kernel's where there is one, and the host's: its span around a request is the parent of ours,
+    /// and the child of a parent that nobody records is not recorded either.
+    /// </summary>
+    private static readonly string[] Sources = [Telemetry.Name, "Microsoft.SemanticKernel*", "Microsoft.AspNetCore", "Microsoft.Azure.Functions.Worker"];
+
+    private static readonly string[] Addresses =
+        ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"];
+
+    private OpenTelemetrySdk? _sdk;
+
+    public Task StartAsync(CancellationToken cancellationToken)
+    {
+        if (Addresses.Any(name => !string.IsNullOrWhiteSpace(configuration[name]))
+            && !string.Equals(configuration["OTEL_SDK_DISABLED"], "true", StringComparison.OrdinalIgnoreCase))
+        {
+            _sdk = OpenTelemetrySdk.Create(builder =>
+            {
+                // The exporter reads its variables from here: from the same settings as everything else.
+                builder.Services.AddSingleton(configuration);
+                builder.ConfigureResource(resource =>
+                {
+                    if (string.IsNullOrWhiteSpace(configuration["OTEL_SERVICE_NAME"]))
+                    {
+                        resource.AddService("ticket-functions");
+                    }
+                });
+
+                builder.WithTracing(tracing => tracing.AddSource(Sources).AddOtlpExporter());
+                builder.WithMetrics(metrics => metrics.AddMeter(Telemetry.Name, "Microsoft.SemanticKernel*").AddOtlpExporter());
+            });
+        }
+
+        return Task.CompletedTask;
+    }
+
+    public Task StopAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+
+    /// <summary>Sends what is left.</summary>
+    public void Dispose() => _sdk?.Dispose();
+}
