@@ -4,7 +4,7 @@ using Microsoft.AspNetCore.Http;
 using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
 using TicketFunctions.Classification;
-using TicketFunctions.Hosting.AspNetCore;
+using TicketFunctions.Hosting;
 using TicketFunctions.Tests.Support;
 
 namespace TicketFunctions.Tests.Classification;
@@ -358,7 +358,7 @@ public sealed class ModelsTests : IAsyncLifetime
             .AddInMemoryCollection(settings.GroupBy(setting => setting.Name.Replace("__", ":", StringComparison.Ordinal), setting => setting.Value)
                 .ToDictionary(setting => setting.Key, string? (setting) => setting.Last()))
             .Build());
-        services.AddPlainChatClient();
+        services.AddChatClients();
         return services.BuildServiceProvider();
     }
 }
