@@ -5,7 +5,6 @@ using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
 using TicketFunctions.Classification;
 using TicketFunctions.Hosting;
-using TicketFunctions.Hosting.AspNetCore;
 using TicketFunctions.Tests.Support;
 
 namespace TicketFunctions.Tests.Classification;

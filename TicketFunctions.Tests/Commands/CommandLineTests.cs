@@ -11,7 +11,9 @@ public sealed class ProductWithModel : IAsyncLifetime
     /// <summary>Without a database: where one were needed, it would be made in a folder of this test's own.</summary>
     public Product Product { get; } = new(("EmbeddedPostgres__Folder", "postgres"));
 
-    public (string Name, string Value)[] UseModel => [("Model__Endpoint", Model.Endpoint), ("Model__Name", "stub-model")];
+    /// <summary>One call is one call, and a failure leaves nobody alone: ResilienceTests has the rest.</summary>
+    public (string Name, string Value)[] UseModel =>
+        [("Model__Endpoint", Model.Endpoint), ("Model__Name", "stub-model"), ("Model__MaxRetries", "0"), ("Model__BreakDuration", "00:00:00")];
 
     public async Task InitializeAsync() => Model = await ModelStub.StartAsync();
 

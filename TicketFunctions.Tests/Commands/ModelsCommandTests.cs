@@ -22,19 +22,20 @@ public sealed class ModelsCommandTests : IAsyncLifetime, IDisposable
     [Fact]
     public async Task It_shows_what_is_on_offer_and_marks_what_answers()
     {
-        _server.On("GET /api/tags", """{"models":[{"name":"zeta:1b","size":815319791},{"name":"llama3.2:latest","size":2019393189,"details":{"parameter_size":"3.2B"}},{"name":"[red]tiny"}]}""");
+        _server.On("GET /api/tags", """{"models":[{"name":"zeta:1b","size":815319791},{"name":"llama3.2:latest","size":2019393189,"details":{"parameter_size":"3.2B","quantization_level":"Q4_K_M"}},{"name":"[red]tiny"}]}""");
         (string, string)[] settings = [("Model__Provider", "ollama"), ("OLLAMA_HOST", _server.Authority)];
 
         var table = await _product.RunAsync("", settings, "models");
         var json = await _product.RunAsync("", settings, "models", "--json");
 
         Assert.Equal((0, ""), (table.ExitCode, table.Error));
+        Assert.Equal($"ollama at {_server.Authority}", table.Lines[0]);
         Assert.Equal(
             [
-                ["", "model", "from", "size", "parameters"],
-                ["→", "llama3.2:latest", $"ollama at {_server.Authority}", "2.0 GB", "3.2B"],
-                ["", "zeta:1b", $"ollama at {_server.Authority}", "815.3 MB", ""],
-                ["", "[red]tiny", $"ollama at {_server.Authority}", "", ""],
+                ["model", "size", "parameters"],
+                ["→ llama3.2:latest", "2.0 GB", "3.2B Q4_K_M"],
+                ["zeta:1b", "815.3 MB", ""],
+                ["[red]tiny", "", ""],
             ],
             table.Lines.Where(line => line.Contains('│', StringComparison.Ordinal)).Select(line => line.Split('│', StringSplitOptions.TrimEntries)[1..^1]));
         Assert.Equal((0, ""), (json.ExitCode, json.Error));
@@ -80,7 +81,7 @@ public sealed class ModelsCommandTests : IAsyncLifetime, IDisposable
         var result = await _product.RunAsync("", [("OPENAI_API_KEY", "canary")], "models");
 
         Assert.Equal((0, ""), (result.ExitCode, result.Error));
-        Assert.Matches(@"→ +│ +baseline-\w+ +│ +baseline +│ +\d+\.\d [kM]B", result.Output);
+        Assert.Matches(@"^baseline\n(.*\n)+│ → baseline-\w+ +│ +\d+\.\d [kM]B", result.Output);
     }
 
     /// <summary>Linux, where a process can be told to trust a certificate. The rest of it is the real thing: the identity of an App Service or Function app.</summary>

@@ -19,22 +19,20 @@ internal static class ModelsCommand
     /// <summary>The columns; those in which nothing stands are not shown.</summary>
     private static readonly (string Title, Func<ModelListing, string?> Cell)[] Columns =
     [
-        ("", model => model.Configured ? "→" : null),
-        ("model", model => model.Name),
-        ("from", model => model.Endpoint is null ? model.Provider : $"{model.Provider} at {model.Endpoint}"),
+        ("  model", model => $"{(model.Configured ? "→" : " ")} {model.Name}"),
         ("size", model => model.SizeBytes is { } size ? FormatSize(size) : null),
-        ("parameters", model => model.Parameters),
-        ("stored as", model => model.Quantization),
+        ("parameters", model => string.Join(' ', new[] { model.Parameters, model.Quantization }.OfType<string>()) is { Length: > 0 } text ? text : null),
         ("context", model => model.ContextLength?.ToString(CultureInfo.InvariantCulture)),
-        ("JSON schema", model => model.StructuredOutput is { } can ? can ? "yes" : "no" : null),
-        ("price in", model => FormatPrice(model.InputPricePerMillion)),
-        ("price out", model => FormatPrice(model.OutputPricePerMillion)),
+        ("schema", model => model.StructuredOutput is { } can ? can ? "yes" : "no" : null),
+        ("price in/out", model => model.InputPricePerMillion is null && model.OutputPricePerMillion is null
+            ? null
+            : $"{FormatPrice(model.InputPricePerMillion)} / {FormatPrice(model.OutputPricePerMillion)}"),
     ];
 
     public static Command Create()
     {
         var json = new Option<bool>("--json") { Description = "Write a JSON array." };
-        var command = new Command("models", "List the models that the configured servers offer; an arrow marks those that answer. Prices are for a million tokens.") { json };
+        var command = new Command("models", "List the models that the configured servers offer; an arrow marks those that answer. schema: takes a JSON schema. Prices are for a million tokens.") { json };
         command.SetAction((parsed, cancellationToken) => CommandLine.Guarded(token => RunAsync(parsed.GetValue(json), token), cancellationToken));
         return command;
     }
@@ -47,9 +45,13 @@ internal static class ModelsCommand
         {
             Console.WriteLine(JsonSerializer.Serialize(offer.Models, Json));
         }
-        else if (offer.Models.Count > 0)
+        else
         {
-            Show(offer.Models);
+            foreach (var server in offer.Models.GroupBy(model => model.Endpoint is null ? model.Provider : $"{model.Provider} at {model.Endpoint}"))
+            {
+                CommandLine.Screen.WriteLine(server.Key);
+                Show([.. server]);
+            }
         }
 
         foreach (var sentence in offer.Missing)
@@ -62,11 +64,11 @@ internal static class ModelsCommand
             : CommandLine.Success;
     }
 
-    private static void Show(IReadOnlyList<ModelListing> models)
+    private static void Show(List<ModelListing> models)
     {
-        var columns = Columns.Where(column => models.Any(model => column.Cell(model) is not null)).ToList();
+        var columns = Columns.Where(column => models.Exists(model => column.Cell(model) is not null)).ToList();
         var table = new Table();
-        table.AddColumns([.. columns.Select(column => new TableColumn(column.Title))]);
+        table.AddColumns([.. columns.Select(column => new TableColumn(column.Title).NoWrap())]);
         foreach (var model in models)
         {
             table.AddRow([.. columns.Select(column => Markup.Escape(column.Cell(model) ?? ""))]);
@@ -82,5 +84,5 @@ internal static class ModelsCommand
         _ => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1e3:0.0} kB"),
     };
 
-    private static string? FormatPrice(decimal? price) => price?.ToString("0.####", CultureInfo.InvariantCulture);
+    private static string FormatPrice(decimal? price) => price?.ToString("0.####", CultureInfo.InvariantCulture) ?? "?";
 }
