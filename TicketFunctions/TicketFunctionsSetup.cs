@@ -41,6 +41,7 @@ public static class TicketFunctionsSetup
         services.AddSingleton<Spending>();
         services.AddSingleton<TicketTriage>();
         services.AddSingleton<TicketSweep>();
+        services.AddSingleton<TicketReprocess>();
         services.AddSingleton<WorkDrain>();
         services.AddSingleton<ProblemAnswers>();
         services.AddHostedService<TelemetryExport>();

@@ -301,8 +301,8 @@ public sealed class SameTextTests(TicketApp app) : IClassFixture<TicketApp>, IAs
         var store = app.Services.GetRequiredService<TicketStore>();
         var first = await ClaimAsync(ids[0]);
         var second = await ClaimAsync(ids[1]);
-        Assert.Equal(new TextLock(Owned: true, Locked: true, Earlier: null), await store.LockTextAsync(first, hash, [identity], default));
-        Assert.Equal(new TextLock(Owned: true, Locked: false, Earlier: null), await store.LockTextAsync(second, hash, [identity], default));
+        Assert.Equal(new TextLock(Owned: true, Locked: true, Earlier: null), await store.LockTextAsync(first, hash, [identity], 0, default));
+        Assert.Equal(new TextLock(Owned: true, Locked: false, Earlier: null), await store.LockTextAsync(second, hash, [identity], 0, default));
 
         // What the completion does, stopped before its commit.
         await using var connection = new NpgsqlConnection(app.ConnectionString);
@@ -317,7 +317,7 @@ public sealed class SameTextTests(TicketApp app) : IClassFixture<TicketApp>, IAs
             delete from ticket_text_locks;
             """,
             new { id = ids[0], hash });
-        var asked = store.LockTextAsync(second, hash, [identity], default);
+        var asked = store.LockTextAsync(second, hash, [identity], 0, default);
         await Eventually.TrueAsync(
             async () => await CountAsync("pg_stat_activity where datname = current_database() and application_name = 'ticket-functions' and wait_event_type = 'Lock'") == 1,
             "the second one waits for the lock");
@@ -326,7 +326,7 @@ public sealed class SameTextTests(TicketApp app) : IClassFixture<TicketApp>, IAs
         Assert.True(await asked is { Owned: true, Locked: true, Earlier.Category: "Otro" });
         await store.ReleaseAsync(first, TimeSpan.Zero, null, default);
         await store.ReleaseAsync(second, TimeSpan.Zero, null, default);
-        Assert.Equal(new TextLock(Owned: false, Locked: false, Earlier: null), await store.LockTextAsync(second, SHA256.HashData([]), [identity], default));
+        Assert.Equal(new TextLock(Owned: false, Locked: false, Earlier: null), await store.LockTextAsync(second, SHA256.HashData([]), [identity], 0, default));
 
         async Task<ClaimedTicket> ClaimAsync(Guid id) =>
             ((Claim.Held)await store.ClaimAsync(id, Guid.NewGuid(), new TriageOptions(), force: false, default)).Ticket;

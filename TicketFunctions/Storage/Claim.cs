@@ -68,6 +68,30 @@ public sealed record EarlierDecision
 /// <param name="Earlier">The newest decision on the text that is as good as a new one.</param>
 public sealed record TextLock(bool Owned, bool Locked, EarlierDecision? Earlier);
 
+/// <summary>Which decisions are meant: those that meet every condition given.</summary>
+/// <param name="PromptVersion">Made with this version of the prompt.</param>
+/// <param name="Model">Made by this model; <c>baseline</c> means every version of the embedded one.</param>
+/// <param name="Label">With this category or sentiment.</param>
+/// <param name="Since">Made then or later.</param>
+public sealed record DecisionFilter(string? PromptVersion, string? Model, string? Label, DateTime? Since);
+
+/// <summary>A processed ticket and the decision that gave it its labels.</summary>
+public sealed record DecidedTicket
+{
+    public required Guid Id { get; init; }
+    public required string Description { get; init; }
+    public required long DecisionId { get; init; }
+    public required string Category { get; init; }
+    public required string Sentiment { get; init; }
+    public required string Source { get; init; }
+    public required string Provider { get; init; }
+    public required string Model { get; init; }
+    public required string PromptVersion { get; init; }
+    public required string TaxonomyVersion { get; init; }
+
+    public Labels Labels => new(Category, Sentiment);
+}
+
 /// <summary>What gave a ticket its labels.</summary>
 public sealed record LabelOrigin(string Model, float? Confidence);
 

@@ -175,9 +175,10 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     /// <param name="ticket">The claimed ticket.</param>
     /// <param name="textSha256">The hash of its text.</param>
     /// <param name="identities">Whose decisions are as good as a new one.</param>
+    /// <param name="reuseAfter">Only decisions with a higher id are looked for; 0 for all.</param>
     /// <param name="cancellationToken">Gives up waiting; a lock that was taken all the same runs out with the ticket's lease.</param>
     public async Task<TextLock> LockTextAsync(
-        ClaimedTicket ticket, byte[] textSha256, IReadOnlyList<ClassifierIdentity> identities, CancellationToken cancellationToken)
+        ClaimedTicket ticket, byte[] textSha256, IReadOnlyList<ClassifierIdentity> identities, long reuseAfter, CancellationToken cancellationToken)
     {
         // Two statements in one round trip and one transaction. The second one's snapshot is later: whoever gets the lock
         // that went with the commit of a decision sees that decision.
@@ -208,6 +209,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
                 case source when 'reused' then saved_cost else cost end as saved_cost
               from public.ticket_decisions
               where text_sha256 = @textSha256
+                and id > @reuseAfter
                 and source in ('model', 'reused')
                 and (provider, model, prompt_version, taxonomy_version) in (
                   select *
@@ -236,6 +238,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
                 ticket.Id,
                 ticket.LeaseToken,
                 textSha256,
+                reuseAfter,
                 providers = identities.Select(identity => identity.Provider).ToArray(),
                 models = identities.Select(identity => identity.Model).ToArray(),
                 promptVersions = identities.Select(identity => identity.PromptVersion).ToArray(),
@@ -549,6 +552,53 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             limit 1
             """,
             new { id, labels.Category, labels.Sentiment },
+            cancellationToken);
+
+    /// <summary>Processed tickets whose labels are those of their newest decision, if that meets every condition given; the oldest first.</summary>
+    /// <remarks>A ticket with other labels was corrected by a person since.</remarks>
+    public async Task<IReadOnlyList<DecidedTicket>> FindDecidedAsync(DecisionFilter filter, int? limit, CancellationToken cancellationToken) =>
+        [.. await QueryAsync<DecidedTicket>(
+            """
+            select
+              tickets.id,
+              tickets.description,
+              decision.id as decision_id,
+              decision.category,
+              decision.sentiment,
+              decision.source,
+              decision.provider,
+              decision.model,
+              decision.prompt_version,
+              decision.taxonomy_version
+            from public.tickets
+            cross join lateral (
+              select *
+              from public.ticket_decisions
+              where ticket_decisions.ticket_id = tickets.id
+              order by ticket_decisions.id desc
+              limit 1
+            ) as decision
+            where tickets.processed
+              and tickets.category = decision.category
+              and tickets.sentiment = decision.sentiment
+              and (@PromptVersion::text is null or decision.prompt_version = @PromptVersion)
+              and (@Model::text is null or decision.model = @Model or decision.source = @Model)
+              and (@Label::text is null or decision.category = @Label or decision.sentiment = @Label)
+              and (@Since::timestamptz is null or decision.decided_at >= @Since)
+            order by tickets.created_at, tickets.id
+            limit @limit
+            """,
+            new { filter.PromptVersion, filter.Model, filter.Label, filter.Since, limit },
+            cancellationToken)];
+
+    /// <summary>The newest decision there is, or 0.</summary>
+    public async Task<long> FindNewestDecisionAsync(CancellationToken cancellationToken) =>
+        await QueryFirstOrDefaultAsync<long>(
+            """
+            select coalesce(max(id), 0)
+            from public.ticket_decisions
+            """,
+            new { },
             cancellationToken);
 
     /// <summary>The text of a ticket, or null when there is no such ticket.</summary>

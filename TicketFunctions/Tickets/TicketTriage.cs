@@ -134,11 +134,35 @@ public sealed partial class TicketTriage(
         bool Mismatches(string? stored) => expectedText is not null && stored is not null && !TicketText.AreSame(expectedText, stored);
     }
 
+    /// <summary>Decides again about a processed ticket, unless it is no longer as it was found.</summary>
+    /// <param name="id">The ticket.</param>
+    /// <param name="found">The labels it was found with.</param>
+    /// <param name="reuseAfter">Decisions with a higher id may be reused.</param>
+    /// <param name="stopping">Nothing is claimed any more.</param>
+    /// <param name="giveBack">The ticket is given back.</param>
+    /// <returns>Null when the ticket was edited, corrected or deleted meanwhile, or somebody else holds it.</returns>
+    public async Task<TriageResult?> ReprocessAsync(Guid id, Labels found, long reuseAfter, CancellationToken stopping, CancellationToken giveBack)
+    {
+        if (await store.ClaimAsync(id, Guid.NewGuid(), _options, force: true, stopping) is not Claim.Held { Ticket: var ticket })
+        {
+            return null;
+        }
+
+        if (ticket.Previous != found)
+        {
+            await GiveBackAsync(ticket, TimeSpan.Zero);
+            return null;
+        }
+
+        return await ProcessClaimedAsync(ticket, giveBack, reuseAfter: reuseAfter);
+    }
+
     /// <summary>Does the work on a ticket that is held already. Ends with the ticket written, waiting, parked or given back.</summary>
     /// <param name="ticket">The claimed ticket.</param>
     /// <param name="stopping">The process stops: the ticket is given back.</param>
     /// <param name="force">Ask the model even if the same text was decided before.</param>
-    public async Task<TriageResult> ProcessClaimedAsync(ClaimedTicket ticket, CancellationToken stopping, bool force = false)
+    /// <param name="reuseAfter">Only decisions with a higher id are reused; 0 for all.</param>
+    public async Task<TriageResult> ProcessClaimedAsync(ClaimedTicket ticket, CancellationToken stopping, bool force = false, long reuseAfter = 0)
     {
         if (!TicketText.IsVisible(ticket.Description))
         {
@@ -152,7 +176,7 @@ public sealed partial class TicketTriage(
         var started = time.GetTimestamp();
         try
         {
-            var turn = _models.Length == 0 ? new TextLock(Owned: true, Locked: true, null) : await TakeTurnAsync(ticket, textSha256, force, stopping);
+            var turn = _models.Length == 0 ? new TextLock(Owned: true, Locked: true, null) : await TakeTurnAsync(ticket, textSha256, force, reuseAfter, stopping);
             if (!turn.Owned)
             {
                 Log.LeaseLost(logger, ticket.Id);
@@ -205,14 +229,15 @@ public sealed partial class TicketTriage(
     /// Waits until nobody else has the same text classified, or until there is a decision on it, for as long as patience lasts.
     /// Somebody who forces a decision waits for nobody, and keeps others waiting if he can.
     /// </summary>
-    private async Task<TextLock> TakeTurnAsync(ClaimedTicket ticket, byte[] textSha256, bool force, CancellationToken stopping)
+    private async Task<TextLock> TakeTurnAsync(
+        ClaimedTicket ticket, byte[] textSha256, bool force, long reuseAfter, CancellationToken stopping)
     {
         var started = time.GetTimestamp();
         while (true)
         {
             // Found before we ask: it may end while we do.
             var holder = _underWay.Find(textSha256);
-            var turn = await store.LockTextAsync(ticket, textSha256, _models, stopping);
+            var turn = await store.LockTextAsync(ticket, textSha256, _models, reuseAfter, stopping);
             var left = _patience - time.GetElapsedTime(started);
             if (force || !turn.Owned || turn.Locked || turn.Earlier is not null || left <= TimeSpan.Zero)
             {
