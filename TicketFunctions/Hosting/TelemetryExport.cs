@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using OpenTelemetry;
 using OpenTelemetry.Metrics;
 using OpenTelemetry.Resources;
@@ -38,7 +39,7 @@ internal sealed class TelemetryExport(IConfiguration configuration) : IHostedSer
                     }
                 });
 
-                builder.WithTracing(tracing => tracing.AddSource(Sources).AddOtlpExporter());
+                builder.WithTracing(tracing => tracing.AddSource(Sources).AddProcessor(new StatusWithoutText()).AddOtlpExporter());
                 builder.WithMetrics(metrics => metrics.AddMeter(Telemetry.Name, "Microsoft.SemanticKernel*").AddOtlpExporter());
             });
         }
@@ -50,4 +51,16 @@ internal sealed class TelemetryExport(IConfiguration configuration) : IHostedSer
 
     /// <summary>Sends what is left.</summary>
     public void Dispose() => _sdk?.Dispose();
+
+    /// <summary>Semantic Kernel describes a failed call by its exception's message, which may quote the ticket, the answer or the key.</summary>
+    private sealed class StatusWithoutText : BaseProcessor<Activity>
+    {
+        public override void OnEnd(Activity data)
+        {
+            if (data.StatusDescription is not null)
+            {
+                data.SetStatus(data.Status);
+            }
+        }
+    }
 }
