@@ -17,15 +17,13 @@ internal sealed class TelemetryExport(IConfiguration configuration) : IHostedSer
     /// </summary>
     private static readonly string[] Sources = [Telemetry.Name, "Microsoft.SemanticKernel*", "Microsoft.AspNetCore", "Microsoft.Azure.Functions.Worker"];
 
-    private static readonly string[] Addresses =
-        ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"];
-
     private OpenTelemetrySdk? _sdk;
 
     public Task StartAsync(CancellationToken cancellationToken)
     {
-        if (Addresses.Any(name => !string.IsNullOrWhiteSpace(configuration[name]))
-            && !string.Equals(configuration["OTEL_SDK_DISABLED"], "true", StringComparison.OrdinalIgnoreCase))
+        var traces = IsSet("OTEL_EXPORTER_OTLP_ENDPOINT") || IsSet("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
+        var metrics = IsSet("OTEL_EXPORTER_OTLP_ENDPOINT") || IsSet("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT");
+        if ((traces || metrics) && !string.Equals(configuration["OTEL_SDK_DISABLED"], "true", StringComparison.OrdinalIgnoreCase))
         {
             _sdk = OpenTelemetrySdk.Create(builder =>
             {
@@ -33,18 +31,29 @@ internal sealed class TelemetryExport(IConfiguration configuration) : IHostedSer
                 builder.Services.AddSingleton(configuration);
                 builder.ConfigureResource(resource =>
                 {
-                    if (string.IsNullOrWhiteSpace(configuration["OTEL_SERVICE_NAME"]))
+                    if (!IsSet("OTEL_SERVICE_NAME"))
                     {
                         resource.AddService("ticket-functions");
                     }
                 });
 
-                builder.WithTracing(tracing => tracing.AddSource(Sources).AddProcessor(new StatusWithoutText()).AddOtlpExporter());
-                builder.WithMetrics(metrics => metrics.AddMeter(Telemetry.Name, "Microsoft.SemanticKernel*").AddOtlpExporter());
+                if (traces)
+                {
+                    builder.WithTracing(tracing => tracing.AddSource(Sources).AddProcessor(new StatusWithoutText()));
+                }
+
+                if (metrics)
+                {
+                    builder.WithMetrics(metering => metering.AddMeter(Telemetry.Name, "Microsoft.SemanticKernel*"));
+                }
+
+                builder.UseOtlpExporter();
             });
         }
 
         return Task.CompletedTask;
+
+        bool IsSet(string name) => !string.IsNullOrWhiteSpace(configuration[name]);
     }
 
     public Task StopAsync(CancellationToken cancellationToken) => Task.CompletedTask;

@@ -95,13 +95,13 @@ internal static class ReprocessCommand
             SweepEnd.Stopped => " Ended early: stopped.",
             _ => "",
         };
-        screen.WriteLine(
+        Console.WriteLine(
             $"{tickets.Count} found, {summary.Decided.Count} decided again, {differ} {(dryRun ? "would change" : "changed")}, "
             + $"{summary.Failed} failed and keep their labels, {summary.Changed} were changed meanwhile and left alone.{why}");
         if (dryRun)
         {
             var usage = Usage.Of(summary.Calls);
-            screen.WriteLine(string.Create(
+            Console.WriteLine(string.Create(
                 CultureInfo.InvariantCulture,
                 $"Nothing was changed. The dry run took {summary.Calls.Count} calls, {usage.TokensIn ?? 0} tokens in, {usage.TokensOut ?? 0} out, cost {usage.Cost?.ToString("0.######", CultureInfo.InvariantCulture) ?? "unknown"}."));
         }
