@@ -58,6 +58,9 @@ public sealed class LeastPrivilegeTests : IAsyncLifetime
         Assert.Equal((0, 1, 1), await SweepAsync());
         await _app.LetTimePassAsync();
         await ProcessAsync(await _app.AddTicketAsync("El modelo responde a otros"));
+        Assert.Equal((0, 1, 0), await SweepAsync());
+        await _app.LetTimePassAsync();
+        await ProcessAsync(await _app.AddTicketAsync("Y a otros más"));
         Assert.Equal((0, 0, 1), await SweepAsync());
 
         // What somebody labelled by hand, and what a dead process left behind.

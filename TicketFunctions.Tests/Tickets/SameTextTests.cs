@@ -438,6 +438,7 @@ public sealed class SameTextTests(TicketApp app) : IClassFixture<TicketApp>, IAs
         Assert.Equal(2, classifier.Texts.Count);
         var decision = (await app.ReadDecisionsAsync(ids[0]))[0]!;
         Assert.Equal(("baseline", "embedded", "baseline-1", 1), ((string?)decision["source"], (string?)decision["provider"], (string?)decision["model"], (int)decision["model_calls"]!));
+        Assert.Null(decision["served_model"]);
         Assert.Equal("unavailable", (string?)decision["calls"]![0]!["outcome"]);
     }
 

@@ -33,10 +33,23 @@ public enum WriteStatus
     LeaseLost,
 }
 
+/// <summary>Whether a failed attempt does not count, and so parks nothing.</summary>
+public enum Spare
+{
+    Never,
+
+    /// <summary>If no model has answered anybody since this ticket failed last: then it is not the ticket's fault.</summary>
+    InOutage,
+    Always,
+}
+
 /// <summary>How the end of a failed attempt was recorded.</summary>
 public enum FailStatus
 {
     Waiting,
+
+    /// <summary>The ticket waits, and the attempt does not count.</summary>
+    Spared,
     Parked,
 
     /// <summary>The text was edited meanwhile and is due at once.</summary>

@@ -348,35 +348,47 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     /// <summary>Ends a failed attempt: the ticket waits for its next one, or is parked after the last.</summary>
     /// <param name="ticket">The claimed ticket.</param>
     /// <param name="error">What went wrong, in our own words.</param>
-    /// <param name="wait">From now to the next attempt.</param>
+    /// <param name="wait">From now to the next attempt, when this one counts.</param>
     /// <param name="park">This was the last attempt.</param>
-    /// <param name="spareInOutage">
-    /// Do not park, nor count the attempt, if the model has answered nobody since this ticket's first one: then it is not the ticket's fault.
-    /// </param>
+    /// <param name="spare">Whether it counts.</param>
+    /// <param name="spareWait">From now to the next attempt, when this one does not count.</param>
     /// <param name="cancellationToken">Gives up; the lease then runs out by itself.</param>
     public async Task<FailStatus> FailAsync(
-        ClaimedTicket ticket, string error, TimeSpan wait, bool park, bool spareInOutage, CancellationToken cancellationToken)
+        ClaimedTicket ticket, string error, TimeSpan wait, bool park, Spare spare, TimeSpan spareWait, CancellationToken cancellationToken)
     {
         // Under our lease only an edit of the text changes the attempts: it sets them back, and the failure is not the new text's.
         var row = await QueryFirstOrDefaultAsync<FailRow>(
             """
-            with failed as (
+            with owned as (
               select
-                work.ticket_id,
-                work.attempts = @Attempts as current,
-                @park and not (
-                  @spareInOutage
+                ticket_id,
+                attempts = @Attempts as current,
+                greatest(first_attempt_at, last_failed_at) as since
+              from public.ticket_work
+              where ticket_id = @Id
+                and lease_token = @LeaseToken
+              for update
+            ),
+            failed as (
+              select
+                ticket_id,
+                current,
+                @always or (
+                  @inOutage
                   and not exists (
                     select
                     from public.ticket_decisions
-                    where ticket_decisions.decided_at >= work.first_attempt_at
-                      and ticket_decisions.source = 'model'
+                    where decided_at > since
+                      and source = 'model'
                   )
-                ) as park
-              from public.ticket_work as work
-              where work.ticket_id = @Id
-                and work.lease_token = @LeaseToken
-              for update
+                  and not exists (
+                    select
+                    from public.ticket_failures
+                    where failed_at > since
+                      and answered
+                  )
+                ) as spared
+              from owned
             ),
             unlocked as (
               delete from public.ticket_text_locks
@@ -384,22 +396,34 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             )
             update public.ticket_work
             set lease_token = null,
-              attempts = case when current and @park and not park then attempts - 1 else attempts end,
-              due_at = case when current then now() + @wait else now() end,
-              parked_at = case when current and park then now() end,
+              attempts = case when current and spared then attempts - 1 else attempts end,
+              due_at = now() + case when not current then interval '0' when spared then @spareWait else @wait end,
+              parked_at = case when current and @park and not spared then now() end,
+              last_failed_at = now(),
               last_error = case when current then @error end
             from failed
             where ticket_work.ticket_id = failed.ticket_id
-            returning failed.current, failed.park
+            returning failed.current, failed.spared
             """,
-            new { ticket.Id, ticket.LeaseToken, ticket.Attempts, error, wait, park, spareInOutage },
+            new
+            {
+                ticket.Id,
+                ticket.LeaseToken,
+                ticket.Attempts,
+                error,
+                wait,
+                park,
+                always = spare == Spare.Always,
+                inOutage = spare == Spare.InOutage,
+                spareWait,
+            },
             cancellationToken);
         return row switch
         {
             null => FailStatus.LeaseLost,
             { Current: false } => FailStatus.Stale,
-            { Park: true } => FailStatus.Parked,
-            _ => FailStatus.Waiting,
+            { Spared: true } => FailStatus.Spared,
+            _ => park ? FailStatus.Parked : FailStatus.Waiting,
         };
     }
 
@@ -755,5 +779,5 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
 
     private sealed record WriteRow(bool Owned, bool Written);
 
-    private sealed record FailRow(bool Current, bool Park);
+    private sealed record FailRow(bool Current, bool Spared);
 }

@@ -36,7 +36,7 @@ public sealed record Decision(
     public string Source => Reused is null ? Identity.Source : "reused";
 
     /// <summary>The model as the provider names it.</summary>
-    public string? ServedModel => Reused is null ? Calls.LastOrDefault(call => call.ServedModel is not null)?.ServedModel : Reused.ServedModel;
+    public string? ServedModel => Reused is null ? Calls.LastOrDefault(call => call.Outcome == CallOutcome.Labelled)?.ServedModel : Reused.ServedModel;
 }
 
 /// <summary>An attempt that took calls and left no labels.</summary>

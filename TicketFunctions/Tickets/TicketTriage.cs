@@ -166,7 +166,7 @@ public sealed partial class TicketTriage(
     {
         if (!TicketText.IsVisible(ticket.Description))
         {
-            await EndAsync(ticket, "blank: the text has nothing in it to classify", TimeSpan.Zero, park: true, spareInOutage: false);
+            await EndAsync(ticket, "blank: the text has nothing in it to classify", TimeSpan.Zero, park: true, Spare.Never, TimeSpan.Zero);
             Log.Blank(logger, ticket.Id);
             return new TriageResult.BlankText();
         }
@@ -313,13 +313,18 @@ public sealed partial class TicketTriage(
     private async Task<TriageResult> FailAsync(ClaimedTicket ticket, byte[] textSha256, ClassificationResult.Failed failed)
     {
         await RecordFailureAsync(ticket, JsonNamingPolicy.SnakeCaseLower.ConvertName($"{failed.Kind}"), failed.Reason, textSha256, failed.Calls);
-        var backoff = _options.BackoffAfter(ticket.Attempts);
-        var last = ticket.Attempts >= _options.MaxAttempts;
+        var isOutage = failed is { Kind: FailureKind.UpstreamUnavailable, WasAnswered: false };
 
-        // What a provider asks for is honoured within reason: some ask for a day.
-        var wait = failed.RetryAfter > backoff ? TimeSpan.FromTicks(Math.Min(failed.RetryAfter.Value.Ticks, TriageOptions.MaxBackoff.Ticks)) : backoff;
+        // Without a call the breaker knows best when to try again.
+        var spareWait = failed.Calls.Count == 0 && failed.RetryAfter is { } reopens ? Within(TimeSpan.FromSeconds(1), reopens) : WaitAfter(1);
+        var wait = WaitAfter(ticket.Attempts);
         var status = await EndAsync(
-            ticket, $"{failed.Kind}: {failed.Reason}", wait, park: last, spareInOutage: failed is { Kind: FailureKind.UpstreamUnavailable, WasAnswered: false });
+            ticket,
+            $"{failed.Kind}: {failed.Reason}",
+            wait,
+            park: ticket.Attempts >= _options.MaxAttempts,
+            !isOutage ? Spare.Never : failed.Calls.Count == 0 ? Spare.Always : Spare.InOutage,
+            spareWait);
         switch (status)
         {
             case FailStatus.Stale:
@@ -334,15 +339,21 @@ public sealed partial class TicketTriage(
         Log.Failed(logger, ticket.Id, failed.Kind, failed.Reason, ticket.Attempts, _options.MaxAttempts, ticket.WasProcessed ? "keeps its labels" : status.ToString());
         return ticket.WasProcessed ? new TriageResult.NotForced(failed.Kind)
             : status == FailStatus.Parked ? new TriageResult.Parked(failed.Kind)
-            : new TriageResult.RetryLater(failed.Kind, wait);
+            : new TriageResult.RetryLater(failed.Kind, status == FailStatus.Spared ? spareWait : wait);
+
+        TimeSpan WaitAfter(int attempts) => Within(_options.BackoffAfter(attempts), failed.RetryAfter ?? TimeSpan.Zero);
+
+        // What a provider asks for is honoured within reason: some ask for a day.
+        static TimeSpan Within(TimeSpan least, TimeSpan asked) =>
+            asked <= least ? least : asked < TriageOptions.MaxBackoff ? asked : TriageOptions.MaxBackoff;
     }
 
     /// <summary>A processed ticket keeps its old labels, and no further attempt is made for a forced one.</summary>
-    private async Task<FailStatus> EndAsync(ClaimedTicket ticket, string error, TimeSpan wait, bool park, bool spareInOutage)
+    private async Task<FailStatus> EndAsync(ClaimedTicket ticket, string error, TimeSpan wait, bool park, Spare spare, TimeSpan spareWait)
     {
         if (!ticket.WasProcessed)
         {
-            return await store.FailAsync(ticket, error, wait, park, spareInOutage, CancellationToken.None);
+            return await store.FailAsync(ticket, error, wait, park, spare, spareWait, CancellationToken.None);
         }
 
         return await store.ForgetAsync(ticket, CancellationToken.None) == WriteStatus.Written ? FailStatus.Waiting : FailStatus.LeaseLost;
