@@ -42,6 +42,9 @@ public static class TestPostgres
         await ExecuteOnServerAsync($"drop database if exists {builder.Database} with (force)");
     }
 
+    /// <summary>The server itself, as superuser.</summary>
+    public static async Task<NpgsqlConnectionStringBuilder> FindServerAsync() => new(await Server.Value);
+
     private static string NewName() => $"test_{Guid.NewGuid():N}";
 
     private static async Task<string> CreateTemplateAsync()

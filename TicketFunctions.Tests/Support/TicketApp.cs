@@ -7,6 +7,7 @@ using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 using Npgsql;
 using TicketFunctions.Hosting.AspNetCore;
+using TicketFunctions.Tests.Faults;
 using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Tests.Support;
@@ -20,8 +21,13 @@ public sealed record TicketRow(Guid Id, string Description, string? Category, st
 /// </summary>
 public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
 {
+    /// <summary>Everything that uses an app can also be run through PgBouncer.</summary>
+    private static readonly bool ThroughPooler = Environment.GetEnvironmentVariable("TEST_PGBOUNCER") == "1";
+
     private readonly List<KeyValuePair<string, string?>> _settings = [];
     private readonly CapturedLog _log = new();
+    private readonly string? _database;
+    private readonly Action<IServiceCollection>? _configure;
     private WebApplication? _app;
 
     /// <summary>Settings by default: a time-out that a test can wait for, no sweep unless it is asked for.</summary>
@@ -30,8 +36,12 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
     {
     }
 
-    private TicketApp(IEnumerable<(string Name, string? Value)> settings) =>
+    private TicketApp(IEnumerable<(string Name, string? Value)> settings, string? database = null, Action<IServiceCollection>? configure = null)
+    {
         _settings.AddRange(settings.Select(setting => KeyValuePair.Create(setting.Name.Replace("__", ":", StringComparison.Ordinal), setting.Value)));
+        _database = database;
+        _configure = configure;
+    }
 
     public ModelStub Model { get; private set; } = null!;
 
@@ -46,22 +56,27 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
     public IReadOnlyCollection<(LogLevel Level, string Message)> Log => [.. _log.Entries.Where(entry => entry.Level > LogLevel.Trace)];
 
     /// <param name="settings">Settings by their environment names, over the defaults; those of the connection string are added to the database's own.</param>
-    public static async Task<TicketApp> StartAsync(params (string Name, string? Value)[] settings)
+    public static Task<TicketApp> StartAsync(params (string Name, string? Value)[] settings) => StartAsync(null, null, settings);
+
+    /// <param name="database">A database that has the schema and belongs to somebody else; null for one of its own.</param>
+    /// <param name="configure">Last changes to the services.</param>
+    /// <inheritdoc cref="StartAsync((string, string?)[])"/>
+    public static async Task<TicketApp> StartAsync(string? database, Action<IServiceCollection>? configure, params (string Name, string? Value)[] settings)
     {
-        var app = new TicketApp(settings);
+        var app = new TicketApp(settings, database, configure);
         await app.InitializeAsync();
         return app;
     }
 
     public async Task InitializeAsync()
     {
-        var database = await TestPostgres.CreateDatabaseAsync();
+        var database = _database ?? await TestPostgres.CreateDatabaseAsync();
         ConnectionString = $"{database};Application Name=tests";
         Model = await ModelStub.StartAsync();
         var settings = new Dictionary<string, string?>
         {
             ["urls"] = "http://127.0.0.1:0",
-            ["ConnectionStrings:Tickets"] = database,
+            ["ConnectionStrings:Tickets"] = ThroughPooler && _database is null ? $"{database};{await PgBouncer.ReadSettingsAsync()}" : database,
             ["Model:Endpoint"] = Model.Endpoint,
             ["Model:Name"] = "stub-model",
             ["Model:ApiKey"] = "stub-key",
@@ -76,10 +91,14 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
         };
         foreach (var (name, value) in _settings)
         {
-            settings[name] = name == "ConnectionStrings:Tickets" ? $"{database};{value}" : value;
+            settings[name] = name == "ConnectionStrings:Tickets" ? $"{settings[name]};{value}" : value;
         }
 
-        _app = PlainHost.Build(settings, services => services.AddLogging(logging => logging.ClearProviders().AddProvider(_log)));
+        _app = PlainHost.Build(settings, services =>
+        {
+            services.AddLogging(logging => logging.ClearProviders().AddProvider(_log));
+            _configure?.Invoke(services);
+        });
         await _app.StartAsync();
         Http = new HttpClient { BaseAddress = new Uri(_app.Urls.Single()), Timeout = TimeSpan.FromSeconds(60) };
     }
@@ -159,7 +178,10 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
         await _app!.StopAsync();
         await _app.DisposeAsync();
         await Model.DisposeAsync();
-        await TestPostgres.DropDatabaseAsync(ConnectionString);
+        if (_database is null)
+        {
+            await TestPostgres.DropDatabaseAsync(ConnectionString);
+        }
     }
 
     ValueTask IAsyncDisposable.DisposeAsync() => new(DisposeAsync());
