@@ -89,8 +89,10 @@ public sealed class ConnectionStringsTests
         var silent = ConnectionStrings.Parse("Host=localhost;Username=ana");
         var said = ConnectionStrings.Parse("Host=localhost;Username=ana;Timeout=30;CommandTimeout=60;MaxPoolSize=7;ApplicationName=mine");
 
-        Assert.Equal((5, 10, 20, "ticket-functions"), (silent.Timeout, silent.CommandTimeout, silent.MaxPoolSize, silent.ApplicationName));
+        Assert.Equal((5, 4, 20, "ticket-functions"), (silent.Timeout, silent.CommandTimeout, silent.MaxPoolSize, silent.ApplicationName));
+        Assert.Equal((-1, 60), (silent.CancellationTimeout, silent.TcpKeepAliveTime));
         Assert.Equal((30, 60, 7, "mine"), (said.Timeout, said.CommandTimeout, said.MaxPoolSize, said.ApplicationName));
+        Assert.Equal(0, ConnectionStrings.Parse("Host=/var/run/postgresql;Username=ana").TcpKeepAliveTime);
     }
 
     [Theory]

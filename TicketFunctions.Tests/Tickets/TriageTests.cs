@@ -698,7 +698,7 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
     [Fact]
     public async Task When_all_connections_are_taken_others_wait_a_bounded_time_and_then_are_told_to_come_back()
     {
-        await using var small = await TicketApp.StartAsync(("ConnectionStrings__Tickets", "Maximum Pool Size=4;Timeout=2"));
+        await using var small = await TicketApp.StartAsync(("ConnectionStrings__Tickets", "Maximum Pool Size=4;Timeout=1"));
         var locked = await small.AddTicketAsync("alguien lo tiene bloqueado");
         var free = await small.AddTicketAsync("nadie lo tiene");
         await using var other = new NpgsqlConnection(small.ConnectionString);

@@ -138,7 +138,20 @@ public static class ConnectionStrings
         // ContainsKey tells which keys there are; ShouldSerialize those that were set.
         if (!builder.ShouldSerialize("Command Timeout"))
         {
-            builder.CommandTimeout = 10;
+            builder.CommandTimeout = 4;
+        }
+
+        // A statement without an answer in this time is on a dead connection: the server ends its own earlier (TicketStore).
+        // So nobody waits there for the answer to a cancellation as well.
+        if (!builder.ShouldSerialize("Cancellation Timeout"))
+        {
+            builder.CancellationTimeout = -1;
+        }
+
+        // Some networks drop a connection that is idle for four minutes and tell nobody.
+        if (!builder.ShouldSerialize("Tcp Keepalive Time") && !builder.Host!.StartsWith('/'))
+        {
+            builder.TcpKeepAliveTime = 60;
         }
 
         if (!builder.ShouldSerialize("Timeout"))

@@ -3,6 +3,22 @@ using Npgsql;
 
 namespace TicketFunctions.Storage;
 
+/// <summary>What a fault of the database is, by what helps.</summary>
+public enum StorageFault
+{
+    /// <summary>Nothing helps: the statement, or the data in it, is not taken.</summary>
+    Refused,
+
+    /// <summary>Somebody has to mend the database, its rights or its schema first.</summary>
+    Misconfigured,
+
+    /// <summary>The same statement again: locks, deadlocks, a full disk, too many connections.</summary>
+    Passing,
+
+    /// <summary>The same statement again, on a new connection.</summary>
+    Disconnected,
+}
+
 /// <summary>Tells a database that is away, full or read-only from a statement that is wrong.</summary>
 public static class StorageFaults
 {
@@ -11,24 +27,38 @@ public static class StorageFaults
         ? $"PostgresException {e.SqlState} on {e.TableName ?? "?"}, constraint {e.ConstraintName ?? "?"}{Environment.NewLine}{e.StackTrace}"
         : exception.ToString();
 
-    /// <summary>Whether the same statement may succeed later.</summary>
+    /// <summary>What a fault of the database is; null when the exception is none.</summary>
     /// <remarks>Npgsql's own IsTransient leaves out read-only, cancelled statements and protocol violations. Codes: https://www.postgresql.org/docs/current/errcodes-appendix.html</remarks>
-    public static bool IsUnavailable(Exception exception) => exception switch
+    public static StorageFault? Find(Exception exception) => exception switch
     {
-        PostgresException e => e.IsTransient || e.SqlState switch
+        PostgresException e => e.SqlState switch
         {
-            PostgresErrorCodes.ReadOnlySqlTransaction
-                or PostgresErrorCodes.InsufficientPrivilege
+            // The server has become a replica: this session, and its neighbours in the pool, will never write again.
+            PostgresErrorCodes.ReadOnlySqlTransaction => StorageFault.Disconnected,
+            PostgresErrorCodes.InsufficientPrivilege
                 or PostgresErrorCodes.InvalidPassword
                 or PostgresErrorCodes.InvalidAuthorizationSpecification
                 or PostgresErrorCodes.InvalidCatalogName
                 or PostgresErrorCodes.UndefinedTable
-                or PostgresErrorCodes.UndefinedColumn => true,
-            // Connections, resources, interventions, system errors, rollbacks, objects in use.
-            { } code => code[..2] is "08" or "53" or "57" or "58" or "40" or "55",
-            _ => false,
+                or PostgresErrorCodes.UndefinedColumn => StorageFault.Misconfigured,
+            // The server goes, starts, or ends sessions.
+            { } code when code.StartsWith("57P", StringComparison.Ordinal) => StorageFault.Disconnected,
+            { } code => code[..2] switch
+            {
+                "08" => StorageFault.Disconnected,
+                // Rollbacks, resources, objects in use, interventions, system errors.
+                "40" or "53" or "55" or "57" or "58" => StorageFault.Passing,
+                _ => StorageFault.Refused,
+            },
+            _ => StorageFault.Refused,
         },
-        NpgsqlException or SocketException or TimeoutException or IOException => true,
-        _ => false,
+        NpgsqlException or SocketException or TimeoutException or IOException => StorageFault.Disconnected,
+        _ => null,
     };
+
+    /// <summary>Whether the same statement may succeed later.</summary>
+    public static bool IsUnavailable(Exception exception) => Find(exception) is not (null or StorageFault.Refused);
+
+    /// <summary>Whether the same statement may succeed in a moment, without anybody's doing.</summary>
+    public static bool IsPassing(Exception exception) => Find(exception) is StorageFault.Passing or StorageFault.Disconnected;
 }

@@ -20,6 +20,15 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
         Converters = { new JsonStringEnumConverter(JsonNamingPolicy.SnakeCaseLower) },
     };
 
+    /// <summary>
+    /// How long the server works, and waits for locks: less than we wait for it, so that nothing goes on there unseen.
+    /// For this transaction only, in the round trip of the statement: on a pooler the next one may run in another session.
+    /// </summary>
+    private const string Limits = "select set_config('lock_timeout', @lockTimeout, true), set_config('statement_timeout', @statementTimeout, true);\n";
+
+    /// <summary>Seconds for a report that reads many rows.</summary>
+    private const int ReportTimeout = 60;
+
     static TicketStore() => DefaultTypeMap.MatchNamesWithUnderscores = true;
 
     /// <summary>Claims one ticket for its next attempt, whether or not its backoff is over.</summary>
@@ -613,7 +622,8 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             limit @limit
             """,
             new { filter.PromptVersion, filter.Model, filter.Label, filter.Since, limit },
-            cancellationToken)];
+            cancellationToken,
+            ReportTimeout)];
 
     /// <summary>The newest decision there is, or 0.</summary>
     public async Task<long> FindNewestDecisionAsync(CancellationToken cancellationToken) =>
@@ -737,28 +747,66 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             order by 1, 2
             """,
             new { since = since.ToString("O", CultureInfo.InvariantCulture) },
-            cancellationToken)];
+            cancellationToken,
+            ReportTimeout)];
 
     /// <summary>Fails unless the database takes writes.</summary>
     public Task WriteHeartbeatAsync(CancellationToken cancellationToken) =>
         ExecuteAsync("update public.ticket_heartbeat set seen_at = now()", new { }, cancellationToken);
 
-    private async Task<T?> QueryFirstOrDefaultAsync<T>(string sql, object parameters, CancellationToken cancellationToken)
-    {
-        await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
-        return await connection.QueryFirstOrDefaultAsync<T>(new CommandDefinition(sql, parameters, cancellationToken: cancellationToken));
-    }
+    private async Task<T?> QueryFirstOrDefaultAsync<T>(string sql, object parameters, CancellationToken cancellationToken) =>
+        (await QueryAsync<T>(sql, parameters, cancellationToken)).FirstOrDefault();
 
-    private async Task<IEnumerable<T>> QueryAsync<T>(string sql, object parameters, CancellationToken cancellationToken)
-    {
-        await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
-        return await connection.QueryAsync<T>(new CommandDefinition(sql, parameters, cancellationToken: cancellationToken));
-    }
+    private Task<List<T>> QueryAsync<T>(string sql, object parameters, CancellationToken cancellationToken, int? commandTimeout = null) =>
+        RunAsync(
+            sql,
+            parameters,
+            commandTimeout,
+            async (connection, command) =>
+            {
+                await using var reader = await connection.ExecuteReaderAsync(command);
 
-    private async Task<int> ExecuteAsync(string sql, object parameters, CancellationToken cancellationToken)
+                // The first result is that of setting the limits.
+                await reader.NextResultAsync(cancellationToken);
+                var read = reader.GetRowParser<object>(typeof(T));
+                var rows = new List<T>();
+                while (await reader.ReadAsync(cancellationToken))
+                {
+                    rows.Add((T)read(reader));
+                }
+
+                // What fails at the commit fails here.
+                while (await reader.NextResultAsync(cancellationToken))
+                {
+                }
+
+                return rows;
+            },
+            cancellationToken);
+
+    private Task<int> ExecuteAsync(string sql, object parameters, CancellationToken cancellationToken) =>
+        RunAsync(sql, parameters, commandTimeout: null, (connection, command) => connection.ExecuteAsync(command), cancellationToken);
+
+    private async Task<T> RunAsync<T>(
+        string sql, object parameters, int? commandTimeout, Func<NpgsqlConnection, CommandDefinition, Task<T>> run, CancellationToken cancellationToken)
     {
         await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
-        return await connection.ExecuteAsync(new CommandDefinition(sql, parameters, cancellationToken: cancellationToken));
+        var limit = TimeSpan.FromSeconds(commandTimeout ?? connection.CommandTimeout);
+        var arguments = new DynamicParameters(parameters);
+        arguments.Add("lockTimeout", Milliseconds(limit / 2));
+        arguments.Add("statementTimeout", Milliseconds(limit * 0.75));
+        try
+        {
+            return await run(connection, new CommandDefinition(Limits + sql, arguments, commandTimeout: commandTimeout, cancellationToken: cancellationToken));
+        }
+        catch (Exception e) when (StorageFaults.Find(e) == StorageFault.Disconnected)
+        {
+            // The others in the pool lead to the same server, which is gone, or has become one that only reads.
+            dataSource.Clear();
+            throw;
+        }
+
+        static string Milliseconds(TimeSpan time) => ((long)time.TotalMilliseconds).ToString(CultureInfo.InvariantCulture);
     }
 
     private sealed record ClaimRow
