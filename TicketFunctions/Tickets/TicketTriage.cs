@@ -185,7 +185,7 @@ public sealed partial class TicketTriage(
 
             if (turn.Earlier is { } earlier && !force)
             {
-                return await CompleteAsync(ticket, Reuse(earlier, textSha256, time.GetElapsedTime(started)));
+                return await CompleteAsync(ticket, Reuse(earlier, textSha256, time.GetElapsedTime(started)), started, stopping);
             }
 
             if (!turn.Locked && !force)
@@ -206,14 +206,18 @@ public sealed partial class TicketTriage(
             spending.Add(result.Calls);
             return result switch
             {
-                ClassificationResult.Labelled labelled => await CompleteAsync(ticket, new Decision(
-                    labelled.Labels,
-                    labelled.Identity,
-                    textSha256,
-                    labelled.Confidence,
-                    labelled.NeedsReview,
-                    labelled.Calls,
-                    time.GetElapsedTime(started))),
+                ClassificationResult.Labelled labelled => await CompleteAsync(
+                    ticket,
+                    new Decision(
+                        labelled.Labels,
+                        labelled.Identity,
+                        textSha256,
+                        labelled.Confidence,
+                        labelled.NeedsReview,
+                        labelled.Calls,
+                        time.GetElapsedTime(started)),
+                    started,
+                    stopping),
                 ClassificationResult.Failed failed => await FailAsync(ticket, textSha256, failed),
                 var other => throw new InvalidOperationException($"No arm for {other.GetType().Name}."),
             };
@@ -274,14 +278,14 @@ public sealed partial class TicketTriage(
         return ticket.WasProcessed ? new TriageResult.NotForced(FailureKind.BudgetSpent, wait) : new TriageResult.RetryLater(FailureKind.BudgetSpent, wait);
     }
 
-    private async Task<TriageResult> CompleteAsync(ClaimedTicket ticket, Decision decision)
+    private async Task<TriageResult> CompleteAsync(ClaimedTicket ticket, Decision decision, long claimed, CancellationToken stopping)
     {
         WriteStatus status;
         try
         {
-            status = await WritePersistentlyAsync(() => store.CompleteAsync(ticket, decision, CancellationToken.None));
+            status = await WritePersistentlyAsync(() => store.CompleteAsync(ticket, decision, CancellationToken.None), claimed, stopping);
         }
-        catch (PostgresException e) when (!StorageFaults.IsUnavailable(e))
+        catch (PostgresException e) when (!StorageFaults.IsPassing(e))
         {
             return await FailAsync(ticket, decision.TextSha256, new ClassificationResult.Failed(
                 FailureKind.StorageRefused, $"refused: the database does not take these labels for this row (SQLSTATE {e.SqlState})", null, decision.Calls));
@@ -367,8 +371,8 @@ public sealed partial class TicketTriage(
     private Task RecordFailureAsync(ClaimedTicket ticket, string kind, string reason, byte[] textSha256, IReadOnlyList<CallRecord> calls) =>
         calls.Count == 0 ? Task.CompletedTask : store.RecordFailureAsync(ticket, new FailedAttempt(kind, reason, textSha256, calls), CancellationToken.None);
 
-    /// <summary>A paid answer is worth a few tries. Repeating is safe: the lease token is good for one write.</summary>
-    private async Task<T> WritePersistentlyAsync<T>(Func<Task<T>> write)
+    /// <summary>A paid answer is worth trying for as long as the ticket is ours. Repeating is safe: the lease token is good for one write.</summary>
+    private async Task<T> WritePersistentlyAsync<T>(Func<Task<T>> write, long claimed, CancellationToken stopping)
     {
         for (var attempt = 1; ; attempt++)
         {
@@ -376,10 +380,11 @@ public sealed partial class TicketTriage(
             {
                 return await write();
             }
-            catch (Exception e) when (attempt < 4 && StorageFaults.IsUnavailable(e))
+            catch (Exception e) when (StorageFaults.IsPassing(e) && time.GetElapsedTime(claimed) < _options.Lease && !stopping.IsCancellationRequested)
             {
-                Log.WriteFailed(logger, attempt, e.GetType().Name);
-                await Task.Delay(TimeSpan.FromMilliseconds(100 * Math.Pow(3, attempt - 1)), time);
+                Log.WriteFailed(logger, attempt, (e as PostgresException)?.SqlState ?? e.GetType().Name);
+                await Task.Delay(TimeSpan.FromMilliseconds(Math.Min(2000, 100 * Math.Pow(3, attempt - 1))), time, stopping)
+                    .ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             }
         }
     }
@@ -410,7 +415,7 @@ public sealed partial class TicketTriage(
         [LoggerMessage(Level = LogLevel.Warning, Message = "Ticket {Id}: the text is blank, parked")]
         public static partial void Blank(ILogger logger, Guid id);
 
-        [LoggerMessage(Level = LogLevel.Warning, Message = "Writing a classification failed (try {Attempt}, {Exception}), trying again")]
-        public static partial void WriteFailed(ILogger logger, int attempt, string exception);
+        [LoggerMessage(Level = LogLevel.Warning, Message = "Writing a classification failed (try {Attempt}, {Fault}), trying again")]
+        public static partial void WriteFailed(ILogger logger, int attempt, string fault);
     }
 }
