@@ -1,0 +1,178 @@
+using System.Diagnostics;
+using System.Net;
+using Microsoft.Extensions.DependencyInjection;
+using Npgsql;
+using TicketFunctions.Tests.Support;
+using Xunit.Abstractions;
+
+namespace TicketFunctions.Tests.Faults;
+
+/// <summary>The product reaches its database through a proxy that breaks connections.</summary>
+public sealed class CutTests(ITestOutputHelper output) : IAsyncLifetime
+{
+    private TcpProxy _proxy = null!;
+    private TicketApp _app = null!;
+
+    public async Task InitializeAsync()
+    {
+        _proxy = await TcpProxy.ToTestPostgresAsync();
+        _app = await TicketApp.StartAsync(("ConnectionStrings__Tickets", $"Host=127.0.0.1;Port={_proxy.Port}"));
+        await TicketAudit.InstallAsync(_app);
+    }
+
+    public async Task DisposeAsync()
+    {
+        await ((IAsyncLifetime)_app).DisposeAsync();
+        await _proxy.DisposeAsync();
+    }
+
+    [Fact]
+    public async Task Labels_that_are_lost_on_their_way_are_sent_again_and_those_that_arrived_are_found()
+    {
+        // Only the statement that writes the labels repeats the text.
+        const string Lost = "la escritura no llega";
+        const string Unconfirmed = "llega y su recibo no";
+        var lost = await _app.AddTicketAsync(Lost);
+        var unconfirmed = await _app.AddTicketAsync(Unconfirmed);
+        var noRequest = _proxy.WhenSeen(Way.ToServer, Lost, link => link.Reset());
+        var noReply = _proxy.WhenSeen(Way.ToServer, Unconfirmed, link => link.BlackHole(Way.ToClient));
+
+        var first = await _app.ProcessAsync(lost);
+        await noRequest;
+        var second = _app.ProcessAsync(unconfirmed);
+        var link = await noReply;
+        await Eventually.TrueAsync(async () => (await _app.ReadTicketAsync(unconfirmed)).Processed, "the labels are written");
+        link.Reset();
+
+        Assert.Equal("model", (string?)(await first.ReadJsonAsync())["source"]);
+        Assert.Equal("stored", (string?)(await (await second).ReadJsonAsync())["source"]);
+        Assert.Equal((1, 1), (_app.Model.CallsFor(Lost).Count, _app.Model.CallsFor(Unconfirmed).Count));
+        await AssertProcessedOnceAsync(2);
+        Assert.Equal(0, await _app.QuerySingleAsync<int>("select count(*) from ticket_failures"));
+    }
+
+    [Fact]
+    public async Task A_claim_whose_reply_is_lost_is_a_503_and_costs_the_ticket_its_lease_and_no_call()
+    {
+        const string Text = "se reparte y nadie se entera";
+        var id = await _app.AddTicketAsync(Text);
+        var noReply = _proxy.WhenSeen(Way.ToServer, "as claimed_attempts", link => link.BlackHole(Way.ToClient));
+
+        var request = _app.ProcessAsync(id);
+        var link = await noReply;
+        await Eventually.TrueAsync(async () => await _app.QuerySingleAsync<int>("select count(*) from ticket_work") == 1, "the ticket is claimed");
+        link.Reset();
+
+        var answer = await request;
+        await answer.AssertProblemAsync(503, "storage-unavailable");
+        Assert.NotNull(answer.Headers.RetryAfter);
+        await (await _app.ProcessAsync(id)).AssertProblemAsync(409, "ticket-in-progress");
+        Assert.Empty(_app.Model.Calls);
+        await _app.LetTimePassAsync();
+        Assert.Equal(1, (await _app.SweepAsync()).Labelled);
+        Assert.Equal(2, await _app.QuerySingleAsync<int>("select attempts from ticket_decisions"));
+        await AssertProcessedOnceAsync(1);
+    }
+
+    [Fact]
+    public async Task Wherever_a_connection_is_cut_nothing_is_lost_nothing_done_twice_and_no_answer_is_500()
+    {
+        var seed = Environment.TickCount;
+        output.WriteLine($"Seed: {seed}");
+        var random = new Random(seed);
+        var statuses = new List<HttpStatusCode>();
+        const int Tickets = 32;
+        for (var n = 0; n < Tickets; n++)
+        {
+            // One ticket takes about 10 kB there and 1 kB back, on a new connection.
+            var id = await _app.AddTicketAsync($"cortado en algún punto {n}");
+            _app.Services.GetRequiredService<NpgsqlDataSource>().Clear();
+            var way = (Way)(n % 2);
+            var bytes = random.Next(way == Way.ToServer ? 10_000 : 1_300);
+            Action<TcpLink> cut = (n % 4) switch
+            {
+                0 or 1 => link => link.Reset(),
+                _ => link => link.HalfClose(way),
+            };
+            _ = _proxy.WhenPassed(way, bytes, cut).ContinueWith(_ => { }, TaskScheduler.Default);
+            statuses.Add((await _app.ProcessAsync(id)).StatusCode);
+        }
+
+        output.WriteLine(string.Join(' ', statuses.CountBy(status => (int)status)));
+        Assert.Empty(statuses.Except([HttpStatusCode.OK, HttpStatusCode.ServiceUnavailable]));
+        Assert.Contains(HttpStatusCode.ServiceUnavailable, statuses);
+
+        // What is left of the cuts hits what comes next.
+        await Eventually.TrueAsync(
+            async () =>
+            {
+                await _app.LetTimePassAsync();
+                try
+                {
+                    await _app.SweepAsync();
+                }
+                catch (NpgsqlException)
+                {
+                    return false;
+                }
+
+                return await _app.QuerySingleAsync<bool>("select bool_and(processed) from tickets");
+            },
+            "every ticket is processed");
+        await AssertProcessedOnceAsync(Tickets);
+
+        // An answer that a cut took away with its attempt was paid once more; no ticket was paid for more often than it was tried.
+        Assert.All(
+            await _app.QueryAsync<(string Text, int Attempts)>("select description, attempts from tickets join ticket_decisions on ticket_id = tickets.id"),
+            ticket => Assert.InRange(_app.Model.CallsFor(ticket.Text).Count, 1, ticket.Attempts));
+    }
+
+    [Fact]
+    public async Task Connections_that_died_without_a_word_cost_less_than_five_seconds_and_no_paid_answer()
+    {
+        const string Text = "pagado mientras muere la conexión";
+        var id = await _app.AddTicketAsync(Text);
+        var hold = _app.Model.Hold(Text);
+        var request = _app.ProcessAsync(id);
+        await hold.Arrived;
+
+        // Several are idle in the pool.
+        Assert.All(await Task.WhenAll(Enumerable.Range(0, 4).Select(_ => _app.Http.GetAsync("/health/ready"))), ready => Assert.Equal(HttpStatusCode.OK, ready.StatusCode));
+        foreach (var link in _proxy.Links)
+        {
+            link.BlackHole(Way.ToServer, Way.ToClient);
+        }
+
+        var waiting = Stopwatch.StartNew();
+        hold.Release();
+        var notReady = await _app.Http.GetAsync("/health/ready");
+        var noticed = waiting.Elapsed;
+        var ready = await _app.Http.GetAsync("/health/ready");
+        var answer = await request;
+
+        output.WriteLine($"Noticed after {noticed.TotalSeconds:0.0} s; the paid answer was stored after {waiting.Elapsed.TotalSeconds:0.0} s.");
+        Assert.Equal((HttpStatusCode.ServiceUnavailable, HttpStatusCode.OK), (notReady.StatusCode, ready.StatusCode));
+        Assert.InRange(noticed, TimeSpan.FromSeconds(3), TimeSpan.FromSeconds(5));
+        Assert.Equal("model", (string?)(await answer.ReadJsonAsync())["source"]);
+        Assert.Single(_app.Model.Calls);
+    }
+
+    [Fact]
+    public async Task A_slow_line_only_takes_longer()
+    {
+        _proxy.Delay = TimeSpan.FromMilliseconds(30);
+        _proxy.BytesPerSecond = 100_000;
+        await _app.ExecuteAsync("insert into tickets (description) select 'despacio ' || n from generate_series(1, 8) as n");
+
+        Assert.Equal(8, (await _app.SweepAsync()).Labelled);
+        Assert.DoesNotContain(_app.Log, entry => entry.Level >= Microsoft.Extensions.Logging.LogLevel.Warning);
+    }
+
+    private async Task AssertProcessedOnceAsync(int tickets)
+    {
+        var changes = await TicketAudit.ReadAsync(_app);
+        Assert.Equal(tickets, changes.Where(change => change is { WasProcessed: false, Processed: true }).Select(change => change.TicketId).Distinct().Count());
+        Assert.Equal(tickets, changes.Count(change => change is { WasProcessed: not null }));
+        Assert.Equal(tickets, await _app.QuerySingleAsync<int>("select count(*) from ticket_decisions"));
+    }
+}
