@@ -91,6 +91,74 @@ public sealed class KillTests(ITestOutputHelper output)
     }
 
     [Fact]
+    public async Task Wherever_a_worker_is_killed_its_tickets_are_done_within_a_lease_and_a_sweep()
+    {
+        string[] texts = ["muere tras el reparto", "muere durante la llamada", "muere antes de escribir", "muere tras escribir, sin recibo"];
+        await using var app = await TicketApp.StartAsync();
+        await TicketAudit.InstallAsync(app);
+        await using var proxy = await TcpProxy.ToTestPostgresAsync();
+        (string, string)[] settings = [("Triage__Lease", "00:00:03"), ("Model__AttemptTimeout", "00:00:02"), ("Model__TotalTimeout", "00:00:02.5")];
+        await using var survivor = await WorkerProcess.StartAsync(app, "survivor", settings);
+        await using var victim = await WorkerProcess.StartAsync(
+            app, "victim",
+            [
+                .. settings, ("SweepSchedule", "0 0 0 1 1 *"),
+                ("ConnectionStrings__Tickets", $"{app.ConnectionString};Application Name=victim;Host=127.0.0.1;Port={proxy.Port}"),
+            ]);
+
+        // The survivor's sweeps leave a ticket alone that waits for its time; the victim is asked by request.
+        var ids = (await app.QueryAsync<(Guid Id, string Text)>(
+            """
+            with ticket as (insert into tickets (description) select unnest(@texts) returning id, description),
+            waiting as (insert into ticket_work (ticket_id, attempts, due_at) select id, 0, now() + interval '1 hour' from ticket)
+            select id, description from ticket
+            """,
+            new { texts })).ToDictionary(ticket => ticket.Text, ticket => ticket.Id);
+
+        // Only the statement that writes the labels repeats the text.
+        var noRequest = proxy.WhenSeen(Way.ToServer, texts[2], link => link.BlackHole(Way.ToServer));
+        var noReply = proxy.WhenSeen(Way.ToServer, texts[3], link => link.BlackHole(Way.ToClient));
+        var written = new[] { victim.PostAsync(ids[texts[2]]), victim.PostAsync(ids[texts[3]]) };
+        await Task.WhenAll(noRequest, noReply);
+        await Eventually.TrueAsync(async () => (await app.ReadTicketAsync(ids[texts[3]])).Processed, "the labels are written");
+        var hold = app.Model.Hold(texts[1]);
+        var calling = victim.PostAsync(ids[texts[1]]);
+        await hold.Arrived;
+
+        // Between claim and call a worker takes the lock on the text: there it waits.
+        await using var other = new NpgsqlConnection(app.ConnectionString);
+        await other.OpenAsync();
+        await using var transaction = await other.BeginTransactionAsync();
+        await other.ExecuteAsync("insert into ticket_text_locks values (sha256(convert_to(@text, 'UTF8')), gen_random_uuid(), now())", new { text = texts[0] });
+        var claimed = victim.PostAsync(ids[texts[0]]);
+        await Eventually.TrueAsync(
+            async () => await app.QuerySingleAsync<int>(
+                "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'victim' and wait_event_type = 'Lock'") == 1,
+            "the victim waits between claim and call");
+
+        await victim.KillAsync();
+        var killed = await app.QuerySingleAsync<DateTime>("select clock_timestamp()");
+        await transaction.RollbackAsync();
+        hold.Release();
+        await Eventually.TrueAsync(async () => await app.QuerySingleAsync<bool>("select bool_and(processed) from tickets"), "every ticket is processed");
+        Assert.Equal([null, null, null, null], await Task.WhenAll([.. written, calling, claimed]));
+
+        var changes = (await TicketAudit.ReadAsync(app)).Where(change => change is { WasProcessed: false, Processed: true }).ToDictionary(change => change.Text!);
+        foreach (var text in texts)
+        {
+            var recovery = changes[text].At - killed;
+            output.WriteLine($"{text}: {(recovery < TimeSpan.Zero ? "done before" : $"{recovery.TotalSeconds:0.0} s")}, {app.Model.CallsFor(text).Count} calls");
+
+            // Lease and sweep, and a second for what the machine does besides.
+            Assert.InRange(recovery, TimeSpan.FromMinutes(-1), TimeSpan.FromSeconds(3 + 1 + 1));
+        }
+
+        Assert.Equal([1, 2, 2, 1], texts.Select(text => app.Model.CallsFor(text).Count));
+        Assert.Equal(["survivor", "survivor", "survivor", "victim"], texts.Select(text => changes[text].Application));
+        await AssertProcessedOnceAsync(app, ids.Values);
+    }
+
+    [Fact]
     public async Task Under_duplicates_sweeps_and_random_kills_each_ticket_is_classified_exactly_once_and_none_is_lost()
     {
         const int Tickets = 100;
