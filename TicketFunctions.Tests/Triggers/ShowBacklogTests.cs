@@ -49,6 +49,18 @@ public sealed class ShowBacklogTests(TicketApp app) : IClassFixture<TicketApp>
     }
 
     [Fact]
+    public async Task While_nothing_sweeps_the_backlog_ages()
+    {
+        await using var unswept = await TicketApp.StartAsync();
+        await unswept.AddTicketAsync("nadie lo recoge");
+        var before = await ReadAgeAsync();
+
+        await Eventually.TrueAsync(async () => await ReadAgeAsync() >= before + 0.5, "the oldest ticket is half a second older");
+
+        async Task<double> ReadAgeAsync() => (double)(await (await unswept.Http.GetAsync("/backlog")).ReadJsonAsync())["oldestSeconds"]!;
+    }
+
+    [Fact]
     public async Task The_backlog_tells_what_today_cost_what_reuse_saved_and_what_is_left()
     {
         await using var priced = await TicketApp.StartAsync(
