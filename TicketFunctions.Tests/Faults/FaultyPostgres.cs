@@ -23,7 +23,7 @@ public sealed class FaultyPostgres : IAsyncDisposable
     private FaultyPostgres(Template template)
     {
         _template = template;
-        _folder = Path.Combine(Path.GetTempPath(), $"ticketfunctions-faulty-{Guid.NewGuid():N}");
+        _folder = Path.Combine(WatchedProcess.Folder, $"{Guid.NewGuid():N}");
         Port = FindPort();
     }
 
@@ -169,10 +169,8 @@ public sealed class FaultyPostgres : IAsyncDisposable
     /// <summary>Has the product make a cluster and its schema, and stops it: servers are copies of that.</summary>
     private static async Task<Template> MakeAsync()
     {
-        var folder = Path.Combine(Path.GetTempPath(), $"ticketfunctions-template-{Guid.NewGuid():N}");
-        AppDomain.CurrentDomain.ProcessExit += (_, _) => Directory.Delete(folder, recursive: true);
         await using var postgres = await EmbeddedPostgres.StartAsync(
-            new EmbeddedPostgresOptions { Folder = folder, NpmFolder = Path.Combine(Path.GetTempPath(), "ticketfunctions-postgres-npm"), FastAndUnsafe = true },
+            new EmbeddedPostgresOptions { Folder = Path.Combine(WatchedProcess.Folder, "template"), NpmFolder = Path.Combine(Path.GetTempPath(), "ticketfunctions-postgres-npm"), FastAndUnsafe = true },
             NullLogger.Instance);
         string data;
         await using (var dataSource = NpgsqlDataSource.Create(postgres.ConnectionString + ";Pooling=false"))

@@ -12,14 +12,8 @@ public sealed class PgBouncer : IAsyncDisposable
     /// <summary>Server sessions for each database: fewer than the product's own connections.</summary>
     public const int PoolSize = 4;
 
-    private static readonly Lazy<Task<PgBouncer>> OfTests = new(async () =>
-    {
-        var pooler = await StartAsync(await TestPostgres.FindServerAsync());
-        AppDomain.CurrentDomain.ProcessExit += (_, _) => pooler.DisposeAsync().AsTask().Wait(TimeSpan.FromSeconds(5));
-        return pooler;
-    });
+    private static readonly Lazy<Task<PgBouncer>> OfTests = new(async () => await StartAsync(await TestPostgres.FindServerAsync()));
 
-    private readonly string _folder = Directory.CreateTempSubdirectory("ticketfunctions-pgbouncer-").FullName;
     private WatchedProcess? _process;
 
     private PgBouncer(int port) => Port = port;
@@ -64,15 +58,13 @@ public sealed class PgBouncer : IAsyncDisposable
         {
             await _process.DisposeAsync();
         }
-
-        Directory.Delete(_folder, recursive: true);
     }
 
     private async Task RunAsync(NpgsqlConnectionStringBuilder server)
     {
         Assert.True(Program is not null, PgBouncerFactAttribute.Missing);
-        var ini = Path.Combine(_folder, "pgbouncer.ini");
-        var users = Path.Combine(_folder, "userlist.txt");
+        var ini = Path.Combine(WatchedProcess.Folder, $"pgbouncer-{Port}.ini");
+        var users = Path.Combine(WatchedProcess.Folder, $"pgbouncer-{Port}.users");
         await File.WriteAllTextAsync(users, $"\"{server.Username}\" \"{server.Password}\"\n");
         await File.WriteAllTextAsync(ini, string.Create(CultureInfo.InvariantCulture, $"""
             [databases]
@@ -83,18 +75,14 @@ public sealed class PgBouncer : IAsyncDisposable
             unix_socket_dir =
             auth_type = {(server.Password is null ? "trust" : "scram-sha-256")}
             auth_file = {users}
+            auth_user = {server.Username}
             pool_mode = transaction
             default_pool_size = {PoolSize}
             max_client_conn = 1000
 
             """));
 
-        // It refuses to run as root; whom we run it as must be able to read.
-        if (!OperatingSystem.IsWindows() && Environment.IsPrivilegedProcess)
-        {
-            File.SetUnixFileMode(_folder, File.GetUnixFileMode(_folder) | UnixFileMode.OtherRead | UnixFileMode.OtherExecute);
-        }
-
+        // It refuses to run as root.
         _process = WatchedProcess.Start(Nobody, "TERM", Program!, ini);
         await Eventually.TrueAsync(
             async () =>

@@ -54,7 +54,12 @@ public sealed class SqlStateTests : IAsyncLifetime
         Assert.Equal("model", (string?)(await (await _app.ProcessAsync(id)).ReadJsonAsync())["source"]);
 
         Assert.Equal(3, await _app.QuerySingleAsync<int>("select last_value from tries"));
-        Assert.Equal(reconnects, session != await ReadSessionAsync());
+        if (!TicketApp.IsThroughPooler)
+        {
+            // A pooler has its own ideas of when to give a session up.
+            Assert.Equal(reconnects, session != await ReadSessionAsync());
+        }
+
         Assert.Single(_app.Model.CallsFor(text));
         Assert.Equal(1, await _app.QuerySingleAsync<int>("select attempts from ticket_decisions where ticket_id = @id", new { id }));
     }

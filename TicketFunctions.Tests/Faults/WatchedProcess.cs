@@ -22,11 +22,16 @@ public sealed class WatchedProcess : IAsyncDisposable
         exit $status
         """;
 
+    private static readonly Lazy<(string Path, Process Keeper)> TestsFolder = new(CreateFolder);
+
     private readonly Process _process;
     private readonly ConcurrentQueue<string> _output = new();
     private bool _isDisposed;
 
     private WatchedProcess(Process process) => _process = process;
+
+    /// <summary>For the servers' files; any account can reach it, and it goes with the test's process.</summary>
+    public static string Folder => TestsFolder.Value.Path;
 
     /// <summary>What it printed.</summary>
     public string Output => string.Join('\n', _output);
@@ -79,6 +84,24 @@ public sealed class WatchedProcess : IAsyncDisposable
         _process.StandardInput.Close();
         await _process.WaitForExitAsync().WaitAsync(TimeSpan.FromSeconds(30));
         _process.Dispose();
+    }
+
+    /// <summary>The test platform ends its process before handlers of the exit could delete much, so a process of its own does.</summary>
+    private static (string Path, Process Keeper) CreateFolder()
+    {
+        var folder = Directory.CreateTempSubdirectory("ticketfunctions-faults-").FullName;
+        if (!OperatingSystem.IsWindows())
+        {
+            File.SetUnixFileMode(folder, File.GetUnixFileMode(folder) | UnixFileMode.OtherRead | UnixFileMode.OtherExecute);
+        }
+
+        var keeper = Process.Start(new ProcessStartInfo("/bin/sh", ["-c", "trap '' INT HUP TERM; read -r _; until rm -rf \"$1\"; do sleep 1; done", "sh", folder])
+        {
+            WorkingDirectory = "/",
+            RedirectStandardInput = true,
+            RedirectStandardError = true,
+        })!;
+        return (folder, keeper);
     }
 
     private static string[] As((int User, int Group) account) => Environment.IsPrivilegedProcess && account.User != 0

@@ -22,7 +22,7 @@ public sealed record TicketRow(Guid Id, string Description, string? Category, st
 public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
 {
     /// <summary>Everything that uses an app can also be run through PgBouncer.</summary>
-    private static readonly bool ThroughPooler = Environment.GetEnvironmentVariable("TEST_PGBOUNCER") == "1";
+    public static bool IsThroughPooler { get; } = Environment.GetEnvironmentVariable("TEST_PGBOUNCER") == "1";
 
     private readonly List<KeyValuePair<string, string?>> _settings = [];
     private readonly CapturedLog _log = new();
@@ -76,7 +76,7 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
         var settings = new Dictionary<string, string?>
         {
             ["urls"] = "http://127.0.0.1:0",
-            ["ConnectionStrings:Tickets"] = ThroughPooler && _database is null ? $"{database};{await PgBouncer.ReadSettingsAsync()}" : database,
+            ["ConnectionStrings:Tickets"] = IsThroughPooler && _database is null ? $"{database};{await PgBouncer.ReadSettingsAsync()}" : database,
             ["Model:Endpoint"] = Model.Endpoint,
             ["Model:Name"] = "stub-model",
             ["Model:ApiKey"] = "stub-key",

@@ -58,5 +58,13 @@ public sealed class CheckHealthTests(TicketApp app) : IClassFixture<TicketApp>
         await app.ExecuteAsync(
             $"begin; set transaction read write; alter database {database} set default_transaction_read_only = {value}; commit");
         app.Services.GetRequiredService<NpgsqlDataSource>().Clear();
+        await Eventually.TrueAsync(
+            async () => await app.QuerySingleAsync<int>(
+                """
+                select count(pg_terminate_backend(pid))
+                from pg_stat_activity
+                where datname = current_database() and application_name = 'ticket-functions'
+                """) == 0,
+            "the old sessions have ended, a pooler's too");
     }
 }
