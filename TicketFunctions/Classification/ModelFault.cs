@@ -64,13 +64,15 @@ internal sealed record ModelFault(
         {
             >= 200 and < 300 => new(CallOutcome.Malformed, "invalid: the model's server answered something that is not a chat completion", status),
             < 400 => new(CallOutcome.Rejected, $"unavailable: the model's server redirects (HTTP {status}); set the endpoint to the final address", status),
-            _ when Says("content_filter", "content_policy", "content management policy", "responsibleaipolicy") => new(
+            _ when Says("content_filter", "content_policy", "content management policy", "responsibleaipolicy", "violating our usage policy") => new(
                 CallOutcome.Filtered, "filtered: the provider's content filter refused the ticket", status),
             402 => QuotaSpent(),
-            429 when Says("insufficient_quota", "billing", "exceeded your current quota", "credit") => QuotaSpent(),
+            // Not by "billing" alone: accounts without a card, and Groq's, are pointed to that page when they only come too fast.
+            429 when Says("insufficient_quota", "billing hard limit", "billing_hard_limit", "exceeded your current quota", "credit") => QuotaSpent(),
             429 => new(CallOutcome.RateLimited, "unavailable: the model's server answered HTTP 429, too many requests", status, ReadRetryAfter(response, now)),
             408 or 504 => TimedOut with { Status = status },
-            409 or 425 or >= 500 => new(
+            // 424 is Text Generation Inference's word for a generation that failed.
+            409 or 424 or 425 or >= 500 => new(
                 CallOutcome.Unavailable, $"unavailable: the model's server answered HTTP {status}", status, ReadRetryAfter(response, now)),
             401 or 403 => new(CallOutcome.Rejected, $"unavailable: the model's server does not take the key (HTTP {status})", status),
             404 => new(CallOutcome.Rejected, "unavailable: the model's server does not know the address or the model (HTTP 404)", status),
