@@ -124,7 +124,7 @@ internal sealed class ModelEndpoint
         }
 
         var elapsed = _time.GetElapsedTime(started);
-        var (tokensIn, tokensOut) = ((int?)response?.Usage?.InputTokenCount, (int?)response?.Usage?.OutputTokenCount);
+        var (tokensIn, tokensOut) = (ReadCount(response?.Usage?.InputTokenCount), ReadCount(response?.Usage?.OutputTokenCount));
         Telemetry.EndCall(
             activity, _target, _address, elapsed, response?.ModelId, response?.FinishReason?.Value, tokensIn, tokensOut,
             fault is null ? null : fault.Status?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? fault.Outcome.ToString());
@@ -135,6 +135,9 @@ internal sealed class ModelEndpoint
             response,
             fault);
     }
+
+    /// <summary>What no model can have read or written would spoil the day's sum.</summary>
+    private static int? ReadCount(long? tokens) => tokens is >= 0 and < 100_000_000 ? (int)tokens : null;
 
     private void LeaveAlone(TimeSpan wait)
     {
