@@ -155,13 +155,15 @@ public sealed class KernelTests
         Assert.Contains(("semantic_kernel.function.invocation.token_usage.completion", 17), tokens);
     }
 
-    private static Task<ModelHarness> StartAsync(params object[] filters) => ModelHarness.StartAsync(services =>
-    {
-        foreach (var filter in filters)
+    private static Task<ModelHarness> StartAsync(params object[] filters) => ModelHarness.StartAsync(
+        services =>
         {
-            _ = filter is IPromptRenderFilter prompts ? services.AddSingleton(prompts) : services.AddSingleton((IFunctionInvocationFilter)filter);
-        }
-    });
+            foreach (var filter in filters)
+            {
+                _ = filter is IPromptRenderFilter prompts ? services.AddSingleton(prompts) : services.AddSingleton((IFunctionInvocationFilter)filter);
+            }
+        },
+        ("Model__Output", "Schema"));
 
     private sealed class Filter(Func<FunctionInvocationContext, Func<FunctionInvocationContext, Task>, Task>? act = null)
         : IFunctionInvocationFilter
