@@ -1,4 +1,6 @@
 using System.Text.Json.Nodes;
+using Microsoft.AspNetCore.Http;
+using Microsoft.Extensions.DependencyInjection;
 using TicketFunctions.Classification;
 using TicketFunctions.Tests.Support;
 using static TicketFunctions.Classification.CallOutcome;
@@ -32,10 +34,9 @@ public sealed class CallCapTests
     public async Task Faults_one_after_the_other_cost_so_many_calls_and_no_more(string provider, string name)
     {
         var (first, second) = Sequences[name];
-        var isSilent = first.Concat(second).Contains(TimedOut);
-        await using var pair = await Pair.StartAsync(provider, ("Model__AttemptTimeout", isSilent ? "00:00:00.5" : "00:00:20"));
-        pair.First.Default = Pair.Play(pair.FirstDialect, first);
-        pair.Second.Default = Pair.Play(pair.SecondDialect, second);
+        await using var pair = await Pair.StartAsync(provider);
+        pair.First.Default = pair.Play(pair.FirstDialect, first);
+        pair.Second.Default = pair.Play(pair.SecondDialect, second);
 
         var result = await pair.Harness.ClassifyAsync("Uno tras otro.");
 
@@ -59,8 +60,8 @@ public sealed class CallCapTests
         {
             var text = $"Al azar {i}.";
             var (first, second) = (random.GetItems(faults, 10), random.GetItems(faults, 10));
-            pair.First.On(text, Pair.Play(pair.FirstDialect, first));
-            pair.Second.On(text, Pair.Play(pair.SecondDialect, second));
+            pair.First.On(text, pair.Play(pair.FirstDialect, first));
+            pair.Second.On(text, pair.Play(pair.SecondDialect, second));
 
             var result = await pair.Harness.ClassifyAsync(text);
 
@@ -79,7 +80,7 @@ public sealed class CallCapTests
     [Fact]
     public async Task Nothing_is_sent_when_the_total_time_is_over()
     {
-        await using var pair = await Pair.StartAsync("openai", ("Model__AttemptTimeout", "00:00:01"), ("Model__TotalTimeout", "00:00:01"));
+        await using var pair = await Pair.StartAsync("openai", ("Model__AttemptTimeout", "00:00:02"), ("Model__TotalTimeout", "00:00:02"));
         pair.First.On("Se acaba en la primera.", ModelStub.Hang);
         pair.First.On("Se acaba en la segunda.", ModelStub.Sequence(ModelStub.Content("hola"), ModelStub.Hang));
 
@@ -108,7 +109,7 @@ public sealed class CallCapTests
                 : null;
             return (refusal is null ? ModelStub.Content("hola") : ModelStub.Raw(422, "application/json", refusal))(call, context);
         };
-        pair.Second.Default = Pair.Play(pair.SecondDialect, [Labelled]);
+        pair.Second.Default = pair.Play(pair.SecondDialect, [Labelled]);
 
         var result = await pair.Harness.ClassifyAsync("De otra forma.");
 
@@ -121,8 +122,12 @@ public sealed class CallCapTests
     {
         private const string Labels = """{"category":"Tecnico","sentiment":"Negativo"}""";
 
-        private Pair(ModelHarness harness, ModelStub first, ModelStub second, Dialect firstDialect, Dialect secondDialect) =>
-            (Harness, First, Second, FirstDialect, SecondDialect) = (harness, first, second, firstDialect, secondDialect);
+        private static readonly TimeSpan AttemptTimeout = TimeSpan.FromSeconds(20);
+
+        private readonly Alarm _alarm;
+
+        private Pair(ModelHarness harness, Alarm alarm, ModelStub first, ModelStub second, Dialect firstDialect, Dialect secondDialect) =>
+            (Harness, _alarm, First, Second, FirstDialect, SecondDialect) = (harness, alarm, first, second, firstDialect, secondDialect);
 
         public ModelHarness Harness { get; }
 
@@ -139,8 +144,9 @@ public sealed class CallCapTests
             var firstDialect = Dialect.All[provider];
             var secondDialect = Dialect.All.Values.SkipWhile(dialect => dialect != firstDialect).Skip(1).FirstOrDefault() ?? Dialect.All.Values.First();
             var (first, second) = (await ModelStub.StartAsync(), await ModelStub.StartAsync());
+            var alarm = new Alarm(AttemptTimeout);
             var harness = await ModelHarness.StartAsync(
-                null,
+                services => services.AddSingleton<TimeProvider>(alarm),
                 [
                     ("Model__Provider", provider),
                     ("Model__Endpoint", $"{first.Address},{first.Address}"),
@@ -153,13 +159,14 @@ public sealed class CallCapTests
                     ("Model__Fallbacks__0__Output", "Schema"),
                     ("Model__MaxRetries", $"{MaxRetries}"),
                     ("Model__BreakDuration", "00:00:00"),
+                    ("Model__AttemptTimeout", $"{AttemptTimeout}"),
                     .. settings,
                 ]);
-            return new Pair(harness, first, second, firstDialect, secondDialect);
+            return new Pair(harness, alarm, first, second, firstDialect, secondDialect);
         }
 
         /// <summary>Ends one call after the other as it is to be recorded. What comes after the last one would be labelled.</summary>
-        public static Script Play(Dialect dialect, IEnumerable<CallOutcome> outcomes)
+        public Script Play(Dialect dialect, IEnumerable<CallOutcome> outcomes)
         {
             return dialect.Serve(ModelStub.Sequence(
             [
@@ -173,7 +180,7 @@ public sealed class CallCapTests
                     Filtered => Answer(Labels, "content_filter"),
                     Refused => ModelStub.Content(null, refusal: "No."),
                     Malformed => ModelStub.Json(200, new JsonObject()),
-                    TimedOut => ModelStub.Hang,
+                    TimedOut => HangAsync,
                     Rejected => Dialect.Report(dialect.Errors["bad key"]),
                     RateLimited => Dialect.Report(dialect.Errors["too many requests"]),
                     QuotaSpent => ModelStub.Json(402, new JsonObject()),
@@ -181,6 +188,12 @@ public sealed class CallCapTests
                 }),
                 Answer(Labels),
             ]));
+
+            Task HangAsync(ModelCall call, HttpContext context)
+            {
+                _alarm.Ring();
+                return ModelStub.Hang(call, context);
+            }
 
             Script Answer(string content, string finishReason = "stop") => ModelStub.Json(200, dialect.Complete(content, finishReason));
         }

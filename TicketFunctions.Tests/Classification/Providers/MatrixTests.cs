@@ -2,6 +2,7 @@ using System.IO.Compression;
 using System.Text;
 using System.Text.Json.Nodes;
 using Microsoft.AspNetCore.Http;
+using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 using TicketFunctions.Classification;
 using TicketFunctions.Tests.Support;
@@ -154,6 +155,15 @@ public sealed class MatrixTests(MatrixTests.Servers servers) : IClassFixture<Mat
             $"Content-Length: {Body(dialect).Length}", $"Content-Length: {Body(dialect).Length - 40}", StringComparison.Ordinal)),
         ["a length too large"] = Writes(CallOutcome.Unavailable, dialect => dialect.Write(Body(dialect)).Replace(
             $"Content-Length: {Body(dialect).Length}", $"Content-Length: {Body(dialect).Length + 40}", StringComparison.Ordinal)),
+        ["a negative length"] = Writes(CallOutcome.Labelled, dialect => $"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n{Body(dialect)}"),
+        ["a length that is no number"] = Writes(CallOutcome.Labelled, dialect => $"HTTP/1.1 200 OK\r\nContent-Length: {Dialect.Canary}\r\n\r\n{Body(dialect)}"),
+        ["two lengths, the first of which counts"] = Writes(CallOutcome.Labelled, dialect => $"HTTP/1.1 200 OK\r\nContent-Length: {Body(dialect).Length}\r\nContent-Length: 7\r\n\r\n{Body(dialect)}"),
+        ["a length beside chunks"] = Writes(CallOutcome.Labelled, dialect =>
+            $"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nTransfer-Encoding: chunked\r\n\r\n{Body(dialect).Length:x}\r\n{Body(dialect)}\r\n0\r\n\r\n"),
+        ["another protocol from here on"] = Writes(CallOutcome.Rejected, dialect => $"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n{Body(dialect)}"),
+        ["HTTP/2 that nobody asked for"] = Broken((_, call) => call.SendAsync(new byte[] { 0, 0, 0, 4, 0, 0, 0, 0, 0 })),
+        ["members twice"] = Writes(CallOutcome.Labelled, dialect => dialect.Write(Body(dialect).Replace(
+            "\"choices\"", $"\"model\":\"{Dialect.Canary}\",\"choices\":[],\"choices\"", StringComparison.Ordinal))),
         ["10 MB of headers"] = Writes(CallOutcome.Malformed, dialect => dialect.Write(
             Body(dialect), "application/json", [.. Enumerable.Range(0, 1000).Select(i => ($"x-{i}", new string('h', 10_000)))])),
         ["a header of 10 MB"] = Writes(CallOutcome.Malformed, dialect => dialect.Write(Body(dialect), "application/json", ("x-long", new string('h', 10_000_000)))),
@@ -176,14 +186,8 @@ public sealed class MatrixTests(MatrixTests.Servers servers) : IClassFixture<Mat
         ["silence before the last chunk"] = Silence((dialect, call) => call.SendAsync($"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{Body(dialect).Length:x}\r\n{Body(dialect)}\r\n")),
         ["an answer byte by byte"] = Silence((dialect, call) => call.DripAsync(Encoding.UTF8.GetBytes(dialect.Write(Body(dialect).PadLeft(50_000))), TimeSpan.FromMilliseconds(4))),
         ["headers byte by byte"] = Silence((dialect, call) => call.DripAsync(Encoding.UTF8.GetBytes($"HTTP/1.1 200 OK\r\nx: {new string('h', 50_000)}"), TimeSpan.FromMilliseconds(4))),
-        ["interim answers without end"] = Silence(async (_, call) =>
-        {
-            using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(4));
-            while (await timer.WaitForNextTickAsync())
-            {
-                await call.SendAsync("HTTP/1.1 102 Processing\r\n\r\n");
-            }
-        }),
+        ["interim answers without end"] = Silence((_, call) => call.DripAsync(
+            Encoding.UTF8.GetBytes(string.Concat(Enumerable.Repeat("HTTP/1.1 102 Processing\r\n\r\n", 2000))), TimeSpan.FromMilliseconds(4))),
     };
 
     /// <summary>Of one provider alone.</summary>
@@ -243,12 +247,20 @@ public sealed class MatrixTests(MatrixTests.Servers servers) : IClassFixture<Mat
     {
         var dialect = Dialect.All[provider];
         var fault = FaultsOf(provider)[name];
-        var server = await servers.StartAsync(dialect, isRaw: fault.Raw is not null, isHasty: fault.IsSilent);
+        var server = await servers.StartAsync(dialect, isRaw: fault.Raw is not null, fault.IsSilent);
         var text = $"Un ticket para {provider}: {name}. {TicketCanary}";
         server.On(text, fault);
         var logged = server.Harness.Log.Count;
 
-        var result = await server.Harness.ClassifyAsync(text);
+        var classifying = server.Harness.ClassifyAsync(text);
+        if (fault.IsSilent)
+        {
+            await Eventually.TrueAsync(() => Task.FromResult(server.CountCalls(text) == 1), "no call came");
+            await server.Raw!.CallsFor(text)[0].Slow;
+            server.Alarm!.Ring();
+        }
+
+        var result = await classifying;
 
         Assert.Equal(fault.Outcomes, result.Calls.Select(call => call.Outcome));
         Assert.Equal(fault.Outcomes.Length, server.CountCalls(text));
@@ -267,7 +279,7 @@ public sealed class MatrixTests(MatrixTests.Servers servers) : IClassFixture<Mat
     public async Task Nobody_follows_a_redirect_nor_takes_the_key_there(string provider, int status, bool isElsewhere)
     {
         var dialect = Dialect.All[provider];
-        var server = await servers.StartAsync(dialect, isRaw: false, isHasty: false);
+        var server = await servers.StartAsync(dialect, isRaw: false, isSilent: false);
         var text = $"Un ticket para {provider}, y otro sitio: {status} {isElsewhere}. {TicketCanary}";
         var location = isElsewhere ? servers.Elsewhere.Endpoint + "/chat/completions" : Dialect.All.Values.First(other => other.Path != dialect.Path).Path;
         server.On(text, new Fault(_ => ModelStub.Raw(status, "text/html", Dialect.Canary, ("Location", location)), null, [CallOutcome.Rejected]));
@@ -291,7 +303,7 @@ public sealed class MatrixTests(MatrixTests.Servers servers) : IClassFixture<Mat
     public async Task Each_provider_is_understood_when_it_says_how_long_to_wait(string provider, double seconds)
     {
         var dialect = Dialect.All[provider];
-        var server = await servers.StartAsync(dialect, isRaw: false, isHasty: false);
+        var server = await servers.StartAsync(dialect, isRaw: false, isSilent: false);
         var text = $"Un ticket para {provider}, con espera.";
         server.On(text, new Fault(_ => Dialect.Report(dialect.Errors["too many requests, wait"]), null, [CallOutcome.RateLimited]));
 
@@ -325,20 +337,9 @@ public sealed class MatrixTests(MatrixTests.Servers servers) : IClassFixture<Mat
         Assert.All(Canaries, canary => Assert.DoesNotContain(canary, failed.Reason, StringComparison.Ordinal));
     }
 
-    private static async Task AssertLabelsNextAsync(Server server, string text)
-    {
-        Labels? labels = null;
-
-        // One that is in a hurry may have to try again where the machine is slow.
-        await Eventually.TrueAsync(
-            async () =>
-            {
-                labels = (await server.Harness.ClassifyAsync($"Después: {text}") as ClassificationResult.Labelled)?.Labels;
-                return labels is not null || !server.IsHasty;
-            },
-            "the next ticket was not labelled");
-        Assert.Equal(new Labels("Comercial", "Positivo"), labels);
-    }
+    private static async Task AssertLabelsNextAsync(Server server, string text) => Assert.Equal(
+        new Labels("Comercial", "Positivo"),
+        Assert.IsType<ClassificationResult.Labelled>(await server.Harness.ClassifyAsync($"Después: {text}")).Labels);
 
     private static void AssertTellsNothing(ModelHarness harness, int logged) =>
         Assert.All(harness.Log.Skip(logged).Where(entry => entry.Level > LogLevel.Trace), entry =>
@@ -398,7 +399,7 @@ public sealed class MatrixTests(MatrixTests.Servers servers) : IClassFixture<Mat
     private static JsonObject Usage(long count) => new() { ["prompt_tokens"] = count, ["completion_tokens"] = count, ["total_tokens"] = count };
 
     private static JsonArray ToolCalls() => new(JsonNode.Parse(
-        """{"id": "call_1", "type": "function", "function": {"name": "classify", "arguments": "{\"category\":\"Facturacion\",\"sentiment\":\"Neutral\"}"}}"""));
+        $$$"""{"id": "call_1", "type": "function", "function": {"name": "{{{Dialect.Canary}}}", "arguments": "{\"category\":\"Facturacion\",\"sentiment\":\"Neutral\"}"}}"""));
 
     private static JsonArray Parts(string text) => new(new JsonObject { ["type"] = "text", ["text"] = text });
 
@@ -421,7 +422,7 @@ public sealed class MatrixTests(MatrixTests.Servers servers) : IClassFixture<Mat
     }
 
     /// <summary>A classifier and the server behind it.</summary>
-    internal sealed record Server(Dialect Dialect, ModelHarness Harness, ModelStub Web, RawModelServer? Raw, bool IsHasty)
+    internal sealed record Server(Dialect Dialect, ModelHarness Harness, ModelStub Web, RawModelServer? Raw, Alarm? Alarm)
     {
         public void On(string ticket, Fault fault)
         {
@@ -438,10 +439,12 @@ public sealed class MatrixTests(MatrixTests.Servers servers) : IClassFixture<Mat
         public int CountCalls(string ticket) => Raw?.CallsFor(ticket).Count ?? Web.CallsFor(ticket).Count;
     }
 
-    /// <summary>For each provider one that serves HTTP, one that sends bytes, and one of these before a classifier in a hurry. Retries and the breaker are off, so that no cell knows of another.</summary>
+    /// <summary>For each provider one that serves HTTP, one that sends bytes, and another of these before a classifier with an alarm. Retries and the breaker are off, so that no cell knows of another.</summary>
     public sealed class Servers : IAsyncLifetime
     {
-        private readonly Dictionary<(Dialect Dialect, bool IsRaw, bool IsHasty), Server> _servers = [];
+        private static readonly TimeSpan AttemptTimeout = TimeSpan.FromSeconds(20);
+
+        private readonly Dictionary<(Dialect Dialect, bool IsRaw, bool IsSilent), Server> _servers = [];
 
         /// <summary>Where nobody is sent.</summary>
         internal ModelStub Elsewhere { get; private set; } = null!;
@@ -463,9 +466,9 @@ public sealed class MatrixTests(MatrixTests.Servers servers) : IClassFixture<Mat
             await Elsewhere.DisposeAsync();
         }
 
-        internal async Task<Server> StartAsync(Dialect dialect, bool isRaw, bool isHasty)
+        internal async Task<Server> StartAsync(Dialect dialect, bool isRaw, bool isSilent)
         {
-            if (_servers.TryGetValue((dialect, isRaw, isHasty), out var server))
+            if (_servers.TryGetValue((dialect, isRaw, isSilent), out var server))
             {
                 return server;
             }
@@ -474,16 +477,17 @@ public sealed class MatrixTests(MatrixTests.Servers servers) : IClassFixture<Mat
             var raw = isRaw ? new RawModelServer(call => call.SendAsync(dialect.Write(answer.ToJsonString()))) : null;
             var web = await ModelStub.StartAsync();
             web.Default = dialect.Serve(ModelStub.Json(200, answer));
+            var alarm = isSilent ? new Alarm(AttemptTimeout) : null;
             var harness = await ModelHarness.StartAsync(
-                null,
+                services => services.AddSingleton<TimeProvider>(alarm ?? TimeProvider.System),
                 ("Model__Provider", dialect.Provider),
                 ("Model__Endpoint", raw?.Address ?? web.Address),
                 ("Model__ApiKey", Dialect.Key),
                 ("Model__Output", "Schema"),
                 ("Model__MaxRetries", "0"),
                 ("Model__BreakDuration", "00:00:00"),
-                ("Model__AttemptTimeout", isHasty ? "00:00:00.25" : "00:00:20"));
-            return _servers[(dialect, isRaw, isHasty)] = new Server(dialect, harness, web, raw, isHasty);
+                ("Model__AttemptTimeout", $"{AttemptTimeout}"));
+            return _servers[(dialect, isRaw, isSilent)] = new Server(dialect, harness, web, raw, alarm);
         }
     }
 }

@@ -95,6 +95,7 @@ public sealed class RawCall : IDisposable
     private readonly Socket _socket;
     private readonly CancellationTokenSource _over;
     private readonly TaskCompletionSource _left = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly TaskCompletionSource _slow = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private Task _watching = Task.CompletedTask;
     private long _sent;
 
@@ -111,6 +112,9 @@ public sealed class RawCall : IDisposable
 
     /// <summary>Bytes that the system took from us: those the caller read, and what fits between.</summary>
     public long Sent => Volatile.Read(ref _sent);
+
+    /// <summary>Completes when nothing more comes from us, or has come byte by byte for a while.</summary>
+    public Task Slow => _slow.Task;
 
     /// <summary>Completes when the caller closed the connection.</summary>
     public Task Left => _left.Task;
@@ -142,6 +146,10 @@ public sealed class RawCall : IDisposable
         for (var i = 0; i < bytes.Length && await timer.WaitForNextTickAsync(_over.Token); i++)
         {
             await SendAsync(bytes.Slice(i, 1));
+            if (i == 60)
+            {
+                _slow.TrySetResult();
+            }
         }
     }
 
@@ -155,7 +163,11 @@ public sealed class RawCall : IDisposable
     }
 
     /// <summary>Says nothing more until the caller leaves.</summary>
-    public Task HangAsync() => Task.Delay(Timeout.Infinite, _over.Token);
+    public Task HangAsync()
+    {
+        _slow.TrySetResult();
+        return Task.Delay(Timeout.Infinite, _over.Token);
+    }
 
     /// <summary>Ends the connection by a reset.</summary>
     public void Reset()
