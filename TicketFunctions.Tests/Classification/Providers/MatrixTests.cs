@@ -436,7 +436,9 @@ public sealed class MatrixTests(MatrixTests.Servers servers) : IClassFixture<Mat
             }
         }
 
-        public int CountCalls(string ticket) => Raw?.CallsFor(ticket).Count ?? Web.CallsFor(ticket).Count;
+        /// <summary>Those at the provider's address; the web server answers others by an error of its own.</summary>
+        public int CountCalls(string ticket) =>
+            Raw?.CallsFor(ticket).Count(call => call.Head.StartsWith($"POST {Dialect.Path} HTTP/1.1\r\n", StringComparison.Ordinal)) ?? Web.CallsFor(ticket).Count;
     }
 
     /// <summary>For each provider one that serves HTTP, one that sends bytes, and another of these before a classifier with an alarm. Retries and the breaker are off, so that no cell knows of another.</summary>
