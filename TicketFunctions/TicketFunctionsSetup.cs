@@ -38,12 +38,16 @@ public static class TicketFunctionsSetup
         services.AddSingleton(_ => CreateDataSource(configuration));
         services.AddSingleton<Migrations>();
         services.AddSingleton<TicketStore>();
+        services.AddSingleton<Spending>();
         services.AddSingleton<TicketTriage>();
         services.AddSingleton<TicketSweep>();
+        services.AddSingleton<TicketReprocess>();
         services.AddSingleton<WorkDrain>();
         services.AddSingleton<ProblemAnswers>();
         services.AddHostedService<TelemetryExport>();
         services.AddSingleton<RequestLimit>();
+        services.AddSingleton<ModelCatalog>();
+        services.AddHostedService<ModelAnnouncement>();
         services.AddSingleton<LlmTicketClassifier>();
         services.AddSingleton<BaselineTicketClassifier>();
         services.AddSingleton<ITicketClassifier>(provider =>

@@ -106,7 +106,7 @@ public sealed class InjectionTests(InjectionTests.Neighbourhood neighbours) : IC
             Assert.Equal(new TicketRow(id, ticket, category, sentiment, true), await _app.ReadTicketAsync(id));
             var decision = Assert.Single(decisions)!;
             AssertSame(
-                control.Decision!, decision.ToJsonString(), ("category", category), ("sentiment", sentiment), ("ticket_id", id.ToString()),
+                control.Decision!, WithoutCallTimes(decision).ToJsonString(), ("category", category), ("sentiment", sentiment), ("ticket_id", id.ToString()),
                 Copied("id"), Copied("decided_at"), Copied("text_sha256"), Copied("latency_ms"));
             Assert.Equal(0, await _app.QuerySingleAsync<int>("select count(*) from ticket_work where ticket_id = @id", new { id }));
 
@@ -272,6 +272,16 @@ public sealed class InjectionTests(InjectionTests.Neighbourhood neighbours) : IC
         JsonAssert.Equal(expected.ToJsonString(), found);
     }
 
+    private static JsonNode WithoutCallTimes(JsonNode decision)
+    {
+        foreach (var call in decision["calls"]!.AsArray())
+        {
+            call!["latency_ms"] = 0;
+        }
+
+        return decision;
+    }
+
     private static void AssertHoldsNone(string text, IEnumerable<string> pieces) =>
         Assert.All(pieces, piece => Assert.DoesNotContain(piece, text, StringComparison.Ordinal));
 
@@ -393,8 +403,8 @@ public sealed class InjectionTests(InjectionTests.Neighbourhood neighbours) : IC
 
         public async Task InitializeAsync()
         {
-            // All that the product could ever log, and backoffs that outlast this class: the sweep must find the attack alone.
-            App = await TicketApp.StartAsync(("Model__ApiKey", Key), ("Logging__LogLevel__Default", nameof(LogLevel.Trace)), ("Triage__Lease", "01:00:00"));
+            // Trace alone may hold texts, by its nature. And backoffs that outlast this class: the sweep must find the attack alone.
+            App = await TicketApp.StartAsync(("Model__ApiKey", Key), ("Logging__LogLevel__Default", nameof(LogLevel.Debug)), ("Triage__Lease", "01:00:00"));
             (_neighbour, Labelled) = await RunAsync(Texts[0], ModelStub.Labels("Facturacion", "Negativo"));
             await App.ExecuteAsync("insert into tickets (description, category, sentiment, processed) values (@text, 'Otro', 'Neutral', true)", new { text = Texts[1] });
             await AddAtWorkAsync(Texts[2], "1, null, now() + interval '1 year', null, 'UpstreamTimeout: timeout'");
@@ -476,7 +486,7 @@ public sealed class InjectionTests(InjectionTests.Neighbourhood neighbours) : IC
             return (id, new Control(
                 body,
                 await App.QuerySingleAsync<string?>("select (select last_error from ticket_work where ticket_id = @id)", new { id }),
-                (await App.ReadDecisionsAsync(id)).SingleOrDefault()?.ToJsonString()));
+                (await App.ReadDecisionsAsync(id)).SingleOrDefault() is { } decision ? WithoutCallTimes(decision).ToJsonString() : null));
         }
 
         private Task<int> AddAtWorkAsync(string text, string work) => App.ExecuteAsync(

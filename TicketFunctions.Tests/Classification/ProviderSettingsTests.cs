@@ -1,6 +1,9 @@
 using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
+using Moq;
 using TicketFunctions.Classification;
 
 namespace TicketFunctions.Tests.Classification;
@@ -163,6 +166,24 @@ public sealed class ProviderSettingsTests
         Assert.Equal(description, OptionsOf(services).Describe());
     }
 
+    [Fact]
+    public async Task The_start_logs_that_line_once()
+    {
+        var logger = new Mock<ILogger>();
+        logger.Setup(log => log.IsEnabled(It.IsAny<LogLevel>())).Returns(true);
+        using var services = Build(
+            "Model__Provider=openai|OPENAI_API_KEY=canary",
+            logging => logging.AddProvider(Mock.Of<ILoggerProvider>(provider => provider.CreateLogger(It.IsAny<string>()) == logger.Object)));
+
+        foreach (var service in services.GetServices<IHostedService>())
+        {
+            await service.StartAsync(default);
+        }
+
+        var line = Assert.Single(logger.Invocations, call => call.Method.Name == "Log").Arguments;
+        Assert.Equal((LogLevel.Information, "Model: gpt-4.1-mini (openai at api.openai.com)"), ((LogLevel)line[0], line[2].ToString()));
+    }
+
     [Theory]
     [InlineData(
         "Model__Provider=azure-openai|Model__Endpoint=https://r.openai.azure.com/openai/deployments/mini/chat/completions?api-version=2024-10-21",
@@ -235,11 +256,16 @@ public sealed class ProviderSettingsTests
     private static ModelOptions OptionsOf(IServiceProvider services) => services.GetRequiredService<IOptions<ModelOptions>>().Value;
 
     /// <summary>The wiring that every host calls, with these settings and nothing of this machine's.</summary>
-    private static ServiceProvider Build(string settings) => new ServiceCollection()
-        .AddLogging()
-        .AddTicketFunctions(new ConfigurationBuilder()
+    private static ServiceProvider Build(string settings, Action<ILoggingBuilder>? log = null)
+    {
+        var configuration = new ConfigurationBuilder()
             .AddInMemoryCollection(settings.Split('|', StringSplitOptions.RemoveEmptyEntries).Select(setting => setting.Split('=', 2))
                 .Select(pair => KeyValuePair.Create(pair[0].Replace("__", ":", StringComparison.Ordinal), (string?)pair[1])))
-            .Build())
-        .BuildServiceProvider();
+            .Build();
+        return new ServiceCollection()
+            .AddSingleton<IConfiguration>(configuration)
+            .AddLogging(log ?? (_ => { }))
+            .AddTicketFunctions(configuration)
+            .BuildServiceProvider();
+    }
 }

@@ -1,3 +1,4 @@
+using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using TicketFunctions.Tests.Support;
@@ -70,6 +71,9 @@ public sealed class WireTests(TicketApp app) : IClassFixture<TicketApp>
             call.Body);
         Assert.Equal("Bearer stub-key", call.Headers.Authorization);
         Assert.Equal("application/json", call.Headers.ContentType);
+
+        // Its size is its price: this much is sent with every ticket, always first and always the same.
+        Assert.Equal(1208, Encoding.UTF8.GetByteCount(Instructions.ReplaceLineEndings("\n")));
     }
 
     [Fact]

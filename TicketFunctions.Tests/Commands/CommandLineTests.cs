@@ -11,7 +11,9 @@ public sealed class ProductWithModel : IAsyncLifetime
     /// <summary>Without a database: where one were needed, it would be made in a folder of this test's own.</summary>
     public Product Product { get; } = new(("EmbeddedPostgres__Folder", "postgres"));
 
-    public (string Name, string Value)[] UseModel => [("Model__Endpoint", Model.Endpoint), ("Model__Name", "stub-model")];
+    /// <summary>One call is one call, and a failure leaves nobody alone: ResilienceTests has the rest.</summary>
+    public (string Name, string Value)[] UseModel =>
+        [("Model__Endpoint", Model.Endpoint), ("Model__Name", "stub-model"), ("Model__MaxRetries", "0"), ("Model__BreakDuration", "00:00:00")];
 
     public async Task InitializeAsync() => Model = await ModelStub.StartAsync();
 
@@ -28,13 +30,15 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
     private readonly Product _product = fixture.Product;
 
     [Theory]
-    [InlineData("", "serve", "migrate", "sweep", "add <text>", "classify <text>", "evaluate <file>")]
+    [InlineData("", "serve", "migrate", "sweep", "add <text>", "costs", "classify <text>", "evaluate <file>", "models")]
     [InlineData("serve", "Ctrl-C")]
     [InlineData("migrate", "supabase db push")]
     [InlineData("sweep", "due")]
     [InlineData("add", "<text>")]
+    [InlineData("costs", "--since", "--json", "2026-11-20")]
     [InlineData("classify", "<text>", "--json", "standard input")]
     [InlineData("evaluate", "<file>", "--json", "category")]
+    [InlineData("models", "--json", "arrow")]
     public async Task Each_command_explains_itself(string command, params string[] words)
     {
         var help = await _product.RunAsync([.. command.Split(' ', StringSplitOptions.RemoveEmptyEntries), "--help"]);
@@ -51,6 +55,9 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
     [InlineData("'dos'", "classify", "uno", "dos")]
     [InlineData("'classify'", "classify")]
     [InlineData("'now'", "migrate", "now")]
+    [InlineData("--since is not a date; write it like 2026-11-20.", "costs", "--since", "gestern")]
+    [InlineData("--since is not a date", "costs", "--since", "2026-13-01")]
+    [InlineData("'--since'", "costs", "--since")]
     [InlineData("'nowhere.jsonl'", "evaluate", "nowhere.jsonl")]
     public async Task Wrong_words_are_told_and_nothing_is_done(string told, params string[] words)
     {
@@ -245,7 +252,7 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
     [Fact]
     public async Task Wrong_settings_are_told_in_sentences_and_nothing_is_tried()
     {
-        foreach (string[] command in new string[][] { ["classify", "hola"], ["migrate"], ["sweep"], ["add", "hola"], ["serve"], [] })
+        foreach (string[] command in new string[][] { ["classify", "hola"], ["migrate"], ["sweep"], ["add", "hola"], ["costs"], ["models"], ["serve"], [] })
         {
             var result = await _product.RunAsync("", [("Triage__MaxAttempts", "many"), ("Sweep__BatchSize", "0")], command);
 

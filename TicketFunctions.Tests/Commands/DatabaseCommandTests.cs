@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using Npgsql;
 using TicketFunctions.Storage;
 using TicketFunctions.Tests.Storage;
@@ -86,6 +87,73 @@ public sealed class DatabaseCommandTests : IAsyncLifetime
             await _app.QuerySingleAsync<int>("select count(*) from ticket_work join tickets on id = ticket_id where description like 'sin modelo%'"), 1, 10);
     }
 
+    [Fact]
+    public async Task Costs_shows_each_day_and_model_and_what_is_left()
+    {
+        using var product = CreateProduct();
+        var none = await product.RunAsync("costs");
+        Assert.Equal((0, ""), (none.ExitCode, none.Error));
+        Assert.Matches("^No decisions since [0-9-]{10}\\.$", none.Lines[0]);
+        Assert.Equal(["No daily budget is set (Model__TokensPerDay, Model__CostPerDay)."], none.Lines[1..]);
+
+        const string Insert =
+            """
+            insert into ticket_decisions (
+              ticket_id, decided_at, category, sentiment, source, provider, model, prompt_version, taxonomy_version, parameters, text_sha256,
+              tokens_in, tokens_out, cost, saved_tokens, saved_cost, calls, model_calls, latency_ms, attempts
+            )
+            """;
+        await _app.ExecuteAsync(
+            $$"""
+            {{Insert}}
+            select gen_random_uuid(), at, 'Otro', 'Neutral', source, 'p', model, '1', '1', '{}', sha256('x'), tokens_in, tokens_out, cost, saved_tokens, saved_cost, calls::jsonb,
+              jsonb_array_length(calls::jsonb), 1, 1
+            from (
+              values
+                ('2026-11-01 23:59:59+00'::timestamptz, 'model', 'grande', 99, 9, 9.0, null, null, '[{"model":"grande","tokens_in":99,"tokens_out":9,"cost":9.0}]'),
+                ('2026-11-02 00:00:00+00', 'model', 'grande', 300, 30, 0.75, null, null,
+                  '[{"model":"grande","tokens_in":100,"tokens_out":10,"cost":0.25},{"model":"grande","tokens_in":200,"tokens_out":20,"cost":0.5}]'),
+                ('2026-11-02 10:00:00+00', 'model', 'chico', 140, 14, 0.26, null, null,
+                  '[{"model":"grande","tokens_in":100,"tokens_out":10,"cost":0.25},{"model":"chico","tokens_in":40,"tokens_out":4,"cost":0.01}]'),
+                ('2026-11-02 11:00:00+00', 'reused', 'grande', null, null, null, 330, 0.75, '[]'),
+                ('2026-11-03 00:00:00+00', 'baseline', 'base', null, null, null, null, null, '[]')
+            ) as decision (at, source, model, tokens_in, tokens_out, cost, saved_tokens, saved_cost, calls);
+            {{Insert}}
+            values (gen_random_uuid(), '2026-11-03 01:00:00+00', 'Otro', 'Neutral', 'model', 'p', 'viejo', '1', '1', '{}', sha256('x'), 7, 3, null, null, null, '[]', 2, 1, 1);
+            insert into ticket_failures (ticket_id, failed_at, attempt, kind, reason, text_sha256, answered, tokens_in, tokens_out, cost, calls)
+            values (gen_random_uuid(), '2026-11-02 12:00:00+00', 1, 'k', 'r', sha256('x'), true, 100, 10, 0.25,
+              '[{"model":"grande","tokens_in":100,"tokens_out":10,"cost":0.25},{"model":"chico","outcome":"unavailable"}]');
+            """);
+
+        var json = await product.RunAsync("", [("Model__TokensPerDay", "1000000")], "costs", "--since", "2026-11-02", "--json");
+        Assert.Equal((0, ""), (json.ExitCode, json.Error));
+        JsonAssert.Equal(
+            """
+            {
+              "since": "2026-11-02",
+              "days": [
+                { "day": "2026-11-02", "model": "chico", "decisions": 1, "reused": 0, "failedAttempts": 1, "calls": 2, "tokensIn": 40, "tokensOut": 4, "cost": 0.01, "savedTokens": 0, "savedCost": null },
+                { "day": "2026-11-02", "model": "grande", "decisions": 2, "reused": 1, "failedAttempts": 0, "calls": 4, "tokensIn": 500, "tokensOut": 50, "cost": 1.25, "savedTokens": 330, "savedCost": 0.75 },
+                { "day": "2026-11-03", "model": "base", "decisions": 1, "reused": 0, "failedAttempts": 0, "calls": 0, "tokensIn": 0, "tokensOut": 0, "cost": null, "savedTokens": 0, "savedCost": null },
+                { "day": "2026-11-03", "model": "viejo", "decisions": 1, "reused": 0, "failedAttempts": 0, "calls": 2, "tokensIn": 7, "tokensOut": 3, "cost": null, "savedTokens": 0, "savedCost": null }
+              ],
+              "total": { "decisions": 5, "reused": 1, "failedAttempts": 1, "calls": 8, "tokensIn": 547, "tokensOut": 57, "cost": 1.26, "savedTokens": 330, "savedCost": 0.75 },
+              "today": {
+                "spent": { "calls": 0, "tokens": 0, "cost": null },
+                "saved": { "calls": 0, "tokens": 0, "cost": null },
+                "left": { "tokens": 1000000, "cost": null }
+              }
+            }
+            """,
+            JsonNode.Parse(json.Output));
+
+        var table = await product.RunAsync("", [("Model__TokensPerDay", "1000000")], "costs", "--since", "2026-11-02");
+        Assert.Equal((0, ""), (table.ExitCode, table.Error));
+        Assert.Contains(table.Lines, line => Cells(line) is ["2026-11-02", "grande", "2", "1", "0", "4", "500", "50", "1.25", "330", "0.75"]);
+        Assert.Contains(table.Lines, line => Cells(line) is ["total", "", "5", "1", "1", "8", "547", "57", "1.26", "330", "0.75"]);
+        Assert.Equal("Left today: 1000000 tokens.", table.Lines[^1]);
+    }
+
     [UnixFact]
     public async Task Ctrl_C_ends_a_sweep_and_gives_back_what_it_held()
     {
@@ -109,7 +177,7 @@ public sealed class DatabaseCommandTests : IAsyncLifetime
     {
         using var product = CreateProduct();
         var server = new NpgsqlConnectionStringBuilder(_app.ConnectionString);
-        foreach (string[] command in new string[][] { ["migrate"], ["sweep"], ["add", "hola"] })
+        foreach (string[] command in new string[][] { ["migrate"], ["sweep"], ["add", "hola"], ["costs"] })
         {
             var away = await RunOnAsync("postgresql://u:canary@127.0.0.1:1/d", command);
             Assert.Equal((1, "error: The database cannot be used: Failed to connect to 127.0.0.1:1\n"), (away.ExitCode, away.Error));
@@ -146,6 +214,8 @@ public sealed class DatabaseCommandTests : IAsyncLifetime
         ("Model__Name", "stub-model"),
         ("Model__AttemptTimeout", "00:01:00"),
         ("Model__TotalTimeout", "00:01:00"));
+
+    private static string[] Cells(string line) => [.. line.Trim('│').Split('│', StringSplitOptions.TrimEntries)];
 
     internal static string ToUri(NpgsqlConnectionStringBuilder settings) =>
         $"postgresql://{Uri.EscapeDataString(settings.Username!)}:{Uri.EscapeDataString(settings.Password ?? "")}@{settings.Host}:{settings.Port}/{settings.Database}";

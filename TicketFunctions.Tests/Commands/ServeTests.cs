@@ -39,7 +39,7 @@ public sealed class ServeTests
 
         Assert.Equal(0, await process.WaitForExitAsync());
         Assert.Matches($"Database +{server.Database} on {server.Host}:{server.Port}", process.Output);
-        Assert.Matches(@"Model +stub-model \(compatible\)", process.Output);
+        Assert.Matches($@"Model +stub-model \(compatible at {new Uri(app.Model.Endpoint).Authority}\)", process.Output);
         Assert.Matches(@"Sweep +0 \*/5 \* \* \* \*", process.Output);
         Assert.EndsWith("Stopped.\n", process.Output, StringComparison.Ordinal);
         Assert.True((await app.ReadTicketAsync(id)).Processed);
@@ -133,7 +133,7 @@ public sealed class ServeTests
             using var http = await first.ConnectAsync();
             await first.ReadLineWithAsync("Ctrl-C stops.");
             Assert.Matches(@"Database +embedded Postgres \d+", first.Output);
-            Assert.Matches("Model +embedded baseline", first.Output);
+            Assert.Matches(@"Model +embedded baseline \(set Model__Provider to use a language model\)", first.Output);
             Assert.Contains("12 labelled, 0 to retry, 0 parked", first.Output, StringComparison.Ordinal);
             Assert.Contains("No puedo iniciar sesión desde ayer", first.Output, StringComparison.Ordinal);
             Assert.Matches(@"""unprocessed"":0\b", await http.GetStringAsync("/backlog"));

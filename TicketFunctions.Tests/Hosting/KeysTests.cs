@@ -42,6 +42,7 @@ public sealed class KeysTests(GuardedApp guarded) : IClassFixture<GuardedApp>
         using var unknown = await SendAsync(HttpMethod.Post, "/process-ticket", header, code, $$"""{"id":"{{Guid.NewGuid()}}"}""");
         using var broken = await SendAsync(HttpMethod.Post, "/process-ticket", header, code, "{");
         using var backlog = await SendAsync(HttpMethod.Get, "/backlog", header, code);
+        using var models = await SendAsync(HttpMethod.Get, "/models", header, code);
         using var sweep = await SendAsync(HttpMethod.Post, "/admin/functions/SweepTickets", header, code, "{}");
         using var nothing = await SendAsync(HttpMethod.Post, "/admin/functions/Nothing", header, code, "{}");
 
@@ -50,12 +51,14 @@ public sealed class KeysTests(GuardedApp guarded) : IClassFixture<GuardedApp>
             await unknown.AssertProblemAsync(404, "ticket-not-found");
             await broken.AssertProblemAsync(400, "malformed-json");
             Assert.Equal(HttpStatusCode.OK, backlog.StatusCode);
+            Assert.Equal(HttpStatusCode.OK, models.StatusCode);
         }
         else
         {
             await unknown.AssertProblemAsync(401, "unauthorized");
             await broken.AssertProblemAsync(401, "unauthorized");
             await backlog.AssertProblemAsync(401, "unauthorized");
+            await models.AssertProblemAsync(401, "unauthorized");
         }
 
         if (opensAdministration)

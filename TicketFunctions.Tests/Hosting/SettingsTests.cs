@@ -131,6 +131,7 @@ public sealed class SettingsTests
     [InlineData("Model__AttemptTimeout=|Model__TotalTimeout=|Model__Endpoint=|Model__Name= |Model__ApiKey=")]
     [InlineData("Model__Provider=OpenAI|Model__Name=m|Model__ApiKey=k")]
     [InlineData("Model__ApiKey=k")]
+    [InlineData(Model + "Model__Targets__0__Name=read-only")]
     [InlineData("Model__Output=json|Model__Confidence=NONE|Model__ReviewBelow=0.5|Model__BaselineStandsIn=True|Model__MaskPersonalData=true")]
     [InlineData("Model__ReviewBelow=|Model__Output=|Model__TokensPerDay=|Model__CostPerDay=|Model__Fallbacks=")]
     [InlineData("Model__BreakDuration=00:00:00|Model__TokensPerDay=9223372036854775807|Model__InputPricePerMillion=0.15|Model__OutputPricePerMillion=1e-3")]

@@ -73,8 +73,11 @@ public sealed class TelemetryTests
             metrics.Where(metric => metric.Name == "gen_ai.client.token.usage").Select(metric => ((string)metric.Tags["gen_ai.token.type"]!, metric.Value)));
     }
 
-    [Fact]
-    public async Task The_standard_variables_say_where_traces_and_metrics_go()
+    [Theory]
+    [InlineData("OTEL_EXPORTER_OTLP_ENDPOINT", "", "metrics traces")]
+    [InlineData("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "/v1/traces", "traces")]
+    [InlineData("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "/v1/metrics", "metrics")]
+    public async Task The_standard_variables_say_where_traces_and_metrics_go(string variable, string path, string signals)
     {
         var received = new ConcurrentDictionary<string, string>();
         var builder = WebApplication.CreateSlimBuilder(["--hostBuilder:reloadConfigOnChange=false"]);
@@ -90,15 +93,18 @@ public sealed class TelemetryTests
         await collector.StartAsync();
 
         await using (var app = await TicketApp.StartAsync(
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.Urls.Single()), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"), ("OTEL_SERVICE_NAME", "mesa-de-ayuda")))
+            (variable, collector.Urls.Single() + path), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"), ("OTEL_SERVICE_NAME", "mesa-de-ayuda")))
         {
             await app.ProcessAsync(await app.AddTicketAsync("Se exporta, sin su texto."), query: "?code=clave-canario");
         }
 
         // Whatever is left is sent when the process ends. Strings stand in protobuf as they are.
-        Assert.Contains("gen_ai.request.model", received["traces"], StringComparison.Ordinal);
-        Assert.Contains("mesa-de-ayuda", received["traces"], StringComparison.Ordinal);
-        Assert.Contains("gen_ai.client.token.usage", received["metrics"], StringComparison.Ordinal);
+        Assert.Equal(signals, string.Join(' ', received.Keys.Order(StringComparer.Ordinal)));
+        Assert.All(received, sent =>
+        {
+            Assert.Contains(sent.Key == "traces" ? "gen_ai.request.max_tokens" : "gen_ai.client.token.usage", sent.Value, StringComparison.Ordinal);
+            Assert.Contains("mesa-de-ayuda", sent.Value, StringComparison.Ordinal);
+        });
         Assert.All(received.Values, sent =>
         {
             Assert.DoesNotContain("Se exporta", sent, StringComparison.Ordinal);

@@ -54,6 +54,9 @@ public sealed class SupabaseServer : IAsyncLifetime
               ticket_id, category, sentiment, source, provider, model, prompt_version, taxonomy_version, parameters, text_sha256, model_calls, latency_ms, attempts
             )
             values ('00000000-0000-0000-0000-000000000001', 'Otro', 'Neutral', 'model', 'p', 'm', '1', '1', '{}', sha256('x'), 1, 1, 1);
+            insert into ticket_failures (ticket_id, attempt, kind, reason, text_sha256, answered, calls)
+            values ('00000000-0000-0000-0000-000000000001', 1, 'k', 'r', sha256('x'), true, '[]');
+            insert into ticket_text_locks (text_sha256, lease_token, held_until) values (sha256('x'), gen_random_uuid(), now());
             """);
     }
 
@@ -105,10 +108,14 @@ public sealed class AccessTests(SupabaseServer server) : IClassFixture<SupabaseS
         [
             "authenticated tickets: INSERT(description) SELECT",
             "service_role ticket_decisions: SELECT",
+            "service_role ticket_failures: SELECT",
+            "service_role ticket_text_locks: SELECT",
             "service_role ticket_work: SELECT",
             "service_role tickets: DELETE INSERT SELECT UPDATE",
             "ticket_functions ticket_decisions: INSERT SELECT",
+            "ticket_functions ticket_failures: INSERT SELECT",
             "ticket_functions ticket_heartbeat: SELECT UPDATE(seen_at)",
+            "ticket_functions ticket_text_locks: DELETE INSERT SELECT UPDATE",
             "ticket_functions ticket_work: DELETE INSERT SELECT UPDATE",
             "ticket_functions tickets: SELECT UPDATE(category) UPDATE(processed) UPDATE(sentiment)",
         ],
@@ -144,6 +151,9 @@ public sealed class AccessTests(SupabaseServer server) : IClassFixture<SupabaseS
     [InlineData("select id from tickets")]
     [InlineData("select * from ticket_work")]
     [InlineData("select * from ticket_decisions")]
+    [InlineData("select * from ticket_failures")]
+    [InlineData("select * from ticket_text_locks")]
+    [InlineData("delete from ticket_text_locks")]
     [InlineData("select * from ticket_heartbeat")]
     [InlineData("insert into tickets (description) values ('x')")]
     [InlineData("update tickets set description = 'x'")]
@@ -151,6 +161,7 @@ public sealed class AccessTests(SupabaseServer server) : IClassFixture<SupabaseS
     [InlineData("delete from tickets")]
     [InlineData("truncate tickets cascade")]
     [InlineData("select setval('ticket_decisions_id_seq', 1)")]
+    [InlineData("select setval('ticket_failures_id_seq', 1)")]
     public async Task Somebody_who_has_not_signed_in_may_do_nothing(string sql) => Assert.Equal(No, await server.TryAsync("anon", sql));
 
     [Theory]
@@ -165,8 +176,12 @@ public sealed class AccessTests(SupabaseServer server) : IClassFixture<SupabaseS
     [InlineData("truncate tickets cascade", No)]
     [InlineData("select * from ticket_work", No)]
     [InlineData("select * from ticket_decisions", No)]
+    [InlineData("select * from ticket_failures", No)]
+    [InlineData("select * from ticket_text_locks", No)]
+    [InlineData("delete from ticket_text_locks", No)]
     [InlineData("select * from ticket_heartbeat", No)]
     [InlineData("select setval('ticket_decisions_id_seq', 1)", No)]
+    [InlineData("select setval('ticket_failures_id_seq', 1)", No)]
     public async Task Somebody_signed_in_may_read_tickets_and_open_new_ones(string sql, string outcome) =>
         Assert.Equal(outcome, await server.TryAsync("authenticated", sql));
 
@@ -182,6 +197,10 @@ public sealed class AccessTests(SupabaseServer server) : IClassFixture<SupabaseS
     [InlineData("delete from ticket_work", No)]
     [InlineData("select * from ticket_decisions", "1")]
     [InlineData("insert into ticket_decisions (ticket_id) values (gen_random_uuid())", No)]
+    [InlineData("select * from ticket_failures", "1")]
+    [InlineData("insert into ticket_failures (ticket_id) values (gen_random_uuid())", No)]
+    [InlineData("select * from ticket_text_locks", "1")]
+    [InlineData("delete from ticket_text_locks", No)]
     [InlineData("select * from ticket_heartbeat", No)]
     public async Task The_service_role_manages_tickets_and_reads_the_evidence(string sql, string outcome) =>
         Assert.Equal(outcome, await server.TryAsync("service_role", sql));
@@ -204,6 +223,13 @@ public sealed class AccessTests(SupabaseServer server) : IClassFixture<SupabaseS
     [InlineData("update ticket_decisions set category = 'Otro'", No)]
     [InlineData("delete from ticket_decisions", No)]
     [InlineData("truncate ticket_decisions", No)]
+    [InlineData("select * from ticket_failures", "1")]
+    [InlineData("update ticket_failures set cost = 0", No)]
+    [InlineData("delete from ticket_failures", No)]
+    [InlineData("truncate ticket_failures", No)]
+    [InlineData("update ticket_text_locks set held_until = now()", "1")]
+    [InlineData("delete from ticket_text_locks", "1")]
+    [InlineData("truncate ticket_text_locks", No)]
     [InlineData("update ticket_heartbeat set seen_at = now()", "1")]
     [InlineData("insert into ticket_heartbeat default values", No)]
     [InlineData("delete from ticket_heartbeat", No)]

@@ -60,7 +60,7 @@ public sealed class MigrationsTests
         await new Migrations(database.DataSource).ApplyAsync(default);
 
         Assert.Equal(
-            ["ticket_decisions true", "ticket_heartbeat true", "ticket_work true", "tickets true"],
+            ["ticket_decisions true", "ticket_failures true", "ticket_heartbeat true", "ticket_text_locks true", "ticket_work true", "tickets true"],
             await database.ReadLinesAsync(
                 "select concat(relname, ' ', relrowsecurity::text) from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r' order by relname"));
     }

@@ -16,6 +16,12 @@ public sealed class SchemaTests(TicketApp app) : IClassFixture<TicketApp>
         values (gen_random_uuid(), 'Otro', 'Neutral', 0.5, 'model', 'p', 'm', '1', '1', '{}', sha256('x'), 1, 1, 1)
         """;
 
+    private const string Failure =
+        """
+        insert into ticket_failures (ticket_id, attempt, kind, reason, text_sha256, answered, tokens_in, cost, calls)
+        values (gen_random_uuid(), 1, 'upstream_invalid', 'invalid', sha256('x'), true, 300, 0.01, '[]')
+        """;
+
     [Theory]
     [InlineData("insert into tickets (description, processed) values ('x', true)", "tickets_processed_has_labels")]
     [InlineData("insert into tickets (description, category, processed) values ('x', 'Otro', true)", "tickets_processed_has_labels")]
@@ -25,6 +31,9 @@ public sealed class SchemaTests(TicketApp app) : IClassFixture<TicketApp>
     [InlineData("insert into ticket_work (ticket_id, attempts, due_at) values (gen_random_uuid(), 1, now())", "ticket_work_ticket_id_fkey")]
     [InlineData("insert into ticket_heartbeat (only_row) values (false)", "ticket_heartbeat_has_one_row")]
     [InlineData("insert into ticket_heartbeat (only_row) values (true)", "ticket_heartbeat_pkey")]
+    [InlineData("insert into ticket_text_locks values ('x', gen_random_uuid(), now())", "ticket_text_locks_hash_is_sha256")]
+    [InlineData("insert into ticket_text_locks select sha256('x'), gen_random_uuid(), now() from generate_series(1, 2)", "ticket_text_locks_pkey")]
+    [InlineData("insert into ticket_failures (ticket_id, attempt, kind, reason, text_sha256, answered, calls) select id, 1, 'k', 'r', 'x', true, '[]' from tickets", "ticket_failures_hash_is_sha256")]
     public async Task What_must_not_be_is_refused(string sql, string constraint)
     {
         await app.AddTicketAsync("algo");
@@ -54,10 +63,21 @@ public sealed class SchemaTests(TicketApp app) : IClassFixture<TicketApp>
     [InlineData("delete from ticket_decisions")]
     [InlineData("truncate ticket_decisions")]
     [InlineData("truncate tickets, ticket_work, ticket_decisions")]
-    public async Task Decisions_are_only_ever_appended_even_by_a_superuser(string sql)
+    [InlineData("update ticket_failures set cost = 0")]
+    [InlineData("update ticket_failures set cost = cost where false")]
+    [InlineData("delete from ticket_failures")]
+    [InlineData("truncate ticket_failures")]
+    public async Task Decisions_and_failures_are_only_ever_appended_even_by_a_superuser(string sql)
     {
         await app.ExecuteAsync(Decision);
-        const string Read = "select concat_ws(' ', count(*), max(xmin::text::bigint), min(category)) from ticket_decisions";
+        await app.ExecuteAsync(Failure);
+        const string Read = """
+            select concat_ws(
+              ' ',
+              (select concat_ws(' ', count(*), max(xmin::text::bigint), min(category)) from ticket_decisions),
+              (select concat_ws(' ', count(*), max(xmin::text::bigint), min(cost)) from ticket_failures)
+            )
+            """;
         var before = await app.QuerySingleAsync<string>(Read);
 
         var error = await Assert.ThrowsAsync<PostgresException>(() => app.ExecuteAsync(sql));

@@ -41,6 +41,7 @@ public sealed class ModelStub : IAsyncDisposable
         var stub = new ModelStub(builder.Build());
         stub._app.MapPost("/v1/chat/completions", stub.AnswerAsync);
         stub._app.MapPost("/openai/v1/chat/completions", stub.AnswerAsync);
+        stub._app.MapGet("/v1/models", () => Results.Text("""{"object":"list","data":[{"id":"stub-model","object":"model"}]}""", "application/json"));
         await stub._app.StartAsync();
         stub.Address = stub._app.Urls.Single();
         return stub;

@@ -98,7 +98,9 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
           ' ',
           (select json_agg(tickets order by id) from tickets),
           (select json_agg(ticket_work order by ticket_id) from ticket_work),
-          (select json_agg(ticket_decisions order by id) from ticket_decisions)
+          (select json_agg(ticket_decisions order by id) from ticket_decisions),
+          (select json_agg(ticket_failures order by id) from ticket_failures),
+          (select json_agg(ticket_text_locks order by text_sha256) from ticket_text_locks)
         )
         """);
 
@@ -145,7 +147,11 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
         Services.GetRequiredService<TicketSweep>().RunAsync(null, stopping);
 
     /// <summary>Lets every backoff and lease be over, as if time had passed: only the database's clock counts.</summary>
-    public Task LetTimePassAsync() => ExecuteAsync("update ticket_work set due_at = now() - interval '1 second' where parked_at is null");
+    public Task LetTimePassAsync() => ExecuteAsync(
+        """
+        update ticket_work set due_at = now() - interval '1 second' where parked_at is null;
+        update ticket_text_locks set held_until = now() - interval '1 second';
+        """);
 
     public async Task DisposeAsync()
     {

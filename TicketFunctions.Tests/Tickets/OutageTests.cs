@@ -1,12 +1,17 @@
-using System.Net;
 using System.Text.Json.Nodes;
+using Microsoft.AspNetCore.Http;
+using Microsoft.Extensions.DependencyInjection;
+using TicketFunctions.Classification;
 using TicketFunctions.Tests.Support;
+using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Tests.Tickets;
 
 /// <summary>Faults that are not the ticket's: the model is away, the database refuses, the client is wrong.</summary>
 public sealed class OutageTests : IAsyncLifetime
 {
+    private static readonly Func<ModelCall, HttpContext, Task> Down = ModelStub.Json(500, new JsonObject());
+
     private TicketApp _app = null!;
 
     public async Task InitializeAsync() => _app = await TicketApp.StartAsync(("Triage__MaxAttempts", "2"));
@@ -14,29 +19,130 @@ public sealed class OutageTests : IAsyncLifetime
     public Task DisposeAsync() => _app.DisposeAsync();
 
     [Fact]
-    public async Task An_outage_of_the_model_parks_nothing_but_a_ticket_that_fails_while_others_are_answered_is_parked()
+    public async Task While_no_model_answers_anybody_no_attempt_counts_and_the_wait_stays_short()
     {
-        var down = ModelStub.Json(500, new JsonObject());
-        var id = await _app.AddTicketAsync("Solo falla porque el modelo no está.");
-        _app.Model.Default = down;
+        const string Text = "Solo falla porque el modelo no está.";
+        var id = await _app.AddTicketAsync(Text);
+        _app.Model.Default = Down;
         for (var attempt = 1; attempt <= 5; attempt++)
         {
             await _app.LetTimePassAsync();
-            Assert.Equal(HttpStatusCode.ServiceUnavailable, (await _app.ProcessAsync(id)).StatusCode);
-            Assert.Equal("waits", await StateAsync(id));
+            var response = await _app.ProcessAsync(id);
+            await response.AssertProblemAsync(503, "upstream-unavailable");
+            Assert.Equal(TimeSpan.FromSeconds(30), response.Headers.RetryAfter!.Delta);
+            Assert.Equal((0, "waits"), (await CountAttemptsAsync(id), await StateAsync(id)));
+            Assert.InRange(await _app.QuerySingleAsync<double>("select extract(epoch from due_at - now()) from ticket_work where ticket_id = @id", new { id }), 15, 30);
         }
 
+        Assert.Equal(5, _app.Model.CallsFor(Text).Count);
+        Assert.Equal(5, await _app.QuerySingleAsync<int>("select count(*) from ticket_failures where ticket_id = @id and not answered", new { id }));
         _app.Model.Default = ModelStub.Labels("Tecnico", "Negativo");
         await _app.LetTimePassAsync();
         Assert.Equal(1, (await _app.SweepAsync()).Labelled);
         Assert.Equal("Tecnico", (await _app.ReadTicketAsync(id)).Category);
+        Assert.Equal(1, (int)(await _app.ReadDecisionsAsync(id))[0]!["attempts"]!);
+    }
 
+    [Theory]
+    [InlineData("labels")]
+    [InlineData("no labels")]
+    public async Task A_ticket_that_finds_no_model_while_others_are_answered_is_parked_like_any_that_fails(string othersGet)
+    {
         var poison = await _app.AddTicketAsync("Falla siempre.");
-        _app.Model.On("Falla siempre.", down);
+        _app.Model.On("Falla siempre.", Down);
+        _app.Model.Default = othersGet == "labels" ? ModelStub.Labels("Otro", "Neutral") : ModelStub.Content("No lo sé.");
+        for (var attempt = 1; attempt <= 2; attempt++)
+        {
+            await _app.ProcessAsync(poison);
+            Assert.Equal((attempt - 1, "waits"), (await CountAttemptsAsync(poison), await StateAsync(poison)));
+            await _app.ProcessAsync(await _app.AddTicketAsync($"A otro le responde, {attempt}."));
+        }
+
         await _app.ProcessAsync(poison);
-        await _app.ProcessAsync(await _app.AddTicketAsync("A otro le responde."));
-        await _app.ProcessAsync(poison);
-        Assert.Equal("parked", await StateAsync(poison));
+        Assert.Equal((2, "parked"), (await CountAttemptsAsync(poison), await StateAsync(poison)));
+    }
+
+    [Fact]
+    public async Task A_ticket_that_failed_by_itself_loses_at_most_one_attempt_to_the_outage_that_follows()
+    {
+        await using var app = await TicketApp.StartAsync(("Triage__MaxAttempts", "3"));
+        const string Text = "Primero lo suyo, después la avería.";
+        app.Model.On(Text, ModelStub.Sequence(ModelStub.Content("nada"), ModelStub.Content("nada"), Down));
+        var id = await app.AddTicketAsync(Text);
+        await (await app.ProcessAsync(id)).AssertProblemAsync(502, "upstream-invalid");
+        Assert.True((await app.ProcessAsync(await app.AddTicketAsync("La última respuesta antes de la avería."))).IsSuccessStatusCode);
+
+        for (var attempt = 1; attempt <= 4; attempt++)
+        {
+            await (await app.ProcessAsync(id)).AssertProblemAsync(503, "upstream-unavailable");
+            Assert.Equal("2 false", await app.QuerySingleAsync<string>("select concat_ws(' ', attempts, (parked_at is not null)::text) from ticket_work where ticket_id = @id", new { id }));
+        }
+    }
+
+    [Fact]
+    public async Task Without_a_call_an_attempt_never_counts_and_the_ticket_waits_as_long_as_the_breaker_says()
+    {
+        foreach (var (retryAfter, seconds) in new (TimeSpan?, int)[] { (TimeSpan.FromSeconds(7), 7), (TimeSpan.Zero, 1), (TimeSpan.FromDays(1), 3600), (null, 30) })
+        {
+            var id = await _app.AddTicketAsync($"Sin llamada, {seconds}.");
+            var classifier = new ScriptedClassifier(ScriptedClassifier.Identity("m"))
+            {
+                Answer = _ => new ClassificationResult.Failed(FailureKind.UpstreamUnavailable, "unavailable: no model can be reached", retryAfter, []),
+            };
+            var triage = ActivatorUtilities.CreateInstance<TicketTriage>(_app.Services, classifier);
+            for (var attempt = 1; attempt <= 4; attempt++)
+            {
+                // Others are answered all the while.
+                await _app.ProcessAsync(await _app.AddTicketAsync($"Con llamada, {seconds}, {attempt}."));
+                Assert.Equal(
+                    new TriageResult.RetryLater(FailureKind.UpstreamUnavailable, TimeSpan.FromSeconds(seconds)), await triage.ProcessAsync(id, null, false, default, default));
+                Assert.Equal((0, "waits"), (await CountAttemptsAsync(id), await StateAsync(id)));
+            }
+
+            Assert.InRange(await _app.QuerySingleAsync<double>("select extract(epoch from due_at - now()) from ticket_work where ticket_id = @id", new { id }), seconds - 15, seconds);
+        }
+
+        Assert.Equal(0, await _app.QuerySingleAsync<int>("select count(*) from ticket_failures"));
+    }
+
+    [Theory]
+    [InlineData(FailureKind.UpstreamUnavailable, CallOutcome.Unparseable)]
+    [InlineData(FailureKind.UpstreamTimeout, CallOutcome.TimedOut)]
+    [InlineData(FailureKind.UpstreamInvalid, CallOutcome.Refused)]
+    public async Task What_may_have_been_paid_counts_also_in_an_outage(FailureKind kind, CallOutcome outcome)
+    {
+        var id = await _app.AddTicketAsync("Quizá pagado.");
+        var classifier = new ScriptedClassifier(ScriptedClassifier.Identity("m"))
+        {
+            Answer = _ => new ClassificationResult.Failed(kind, "failed", null, [ScriptedClassifier.Call("m", outcome), ScriptedClassifier.Call("m", CallOutcome.Unavailable)]),
+        };
+        var triage = ActivatorUtilities.CreateInstance<TicketTriage>(_app.Services, classifier);
+
+        Assert.Equal(new TriageResult.RetryLater(kind, TimeSpan.FromSeconds(30)), await triage.ProcessAsync(id, null, false, default, default));
+        Assert.Equal(new TriageResult.Parked(kind), await triage.ProcessAsync(id, null, false, default, default));
+        Assert.Equal(2, classifier.Texts.Count);
+    }
+
+    [Fact]
+    public async Task A_stand_in_that_labels_proves_no_model_to_be_there()
+    {
+        var standIn = new ClassifierIdentity("baseline", "embedded", "baseline-1", "none", "taxonomy-1", "{}");
+        var classifier = new ScriptedClassifier(ScriptedClassifier.Identity("m"))
+        {
+            Answer = text => text == "Al suplente."
+                ? new ClassificationResult.Labelled(new Labels("Otro", "Neutral"), standIn, 0.5f, false, [ScriptedClassifier.Call("m", CallOutcome.Unavailable, null, null)])
+                : new ClassificationResult.Failed(
+                    FailureKind.UpstreamUnavailable, "unavailable", null, [ScriptedClassifier.Call("m", CallOutcome.Unavailable, null, null)]),
+        };
+        var triage = ActivatorUtilities.CreateInstance<TicketTriage>(_app.Services, classifier);
+        var id = await _app.AddTicketAsync("Sin nadie.");
+        for (var attempt = 1; attempt <= 3; attempt++)
+        {
+            await triage.ProcessAsync(id, null, false, default, default);
+            Assert.True(await triage.ProcessAsync(await _app.AddTicketAsync("Al suplente."), null, false, default, default) is TriageResult.Labelled { Source: "baseline" });
+        }
+
+        Assert.Equal((0, "waits"), (await CountAttemptsAsync(id), await StateAsync(id)));
     }
 
     [Fact]
@@ -58,7 +164,7 @@ public sealed class OutageTests : IAsyncLifetime
             """);
 
         var first = await _app.SweepAsync();
-        Assert.Equal((10, 12, 0, "nothing due"), (first.Labelled, first.Waiting, first.Parked, first.End));
+        Assert.Equal((10, 12, 0, SweepEnd.NothingDue), (first.Labelled, first.Waiting, first.Parked, first.End));
         await _app.LetTimePassAsync();
         Assert.Equal(12, (await _app.SweepAsync()).Parked);
 
@@ -143,6 +249,8 @@ public sealed class OutageTests : IAsyncLifetime
                 "select concat(category || ' ' || sentiment, '|', description, '|', case when processed then 't' else 'f' end) from tickets where id = @id", new { id });
         }
     }
+
+    private Task<int> CountAttemptsAsync(Guid id) => _app.QuerySingleAsync<int>("select attempts from ticket_work where ticket_id = @id", new { id });
 
     private Task<string> StateAsync(Guid id) => _app.QuerySingleAsync<string>(
         """

@@ -32,6 +32,7 @@ public sealed class AddressTests(TicketApp app) : IClassFixture<TicketApp>
     [InlineData("/health/live", "GET", "POST PUT PATCH DELETE OPTIONS")]
     [InlineData("/health/ready", "GET", "POST PUT PATCH DELETE OPTIONS")]
     [InlineData("/backlog", "GET", "POST PUT PATCH DELETE OPTIONS")]
+    [InlineData("/models", "GET", "POST PUT PATCH DELETE OPTIONS")]
     public async Task A_wrong_verb_is_405_and_Allow_names_the_right_one(string path, string allowed, string verbs)
     {
         foreach (var verb in verbs.Split(' '))

@@ -139,6 +139,7 @@ public sealed class ProcessTicketTests(TicketApp app) : IClassFixture<TicketApp>
         decision.Remove("id");
         decision.Remove("decided_at");
         decision.Remove("latency_ms");
+        Assert.True(Assert.Single(decision["calls"]!.AsArray())!.AsObject().Remove("latency_ms"));
         JsonAssert.Equal(
             $$"""
             {
@@ -152,12 +153,22 @@ public sealed class ProcessTicketTests(TicketApp app) : IClassFixture<TicketApp>
               "model": "stub-model",
               "prompt_version": "{{identity.PromptVersion}}",
               "taxonomy_version": "{{identity.TaxonomyVersion}}",
-              "parameters": {"temperature": 0, "max_output_tokens": 64, "strict": true},
+              "parameters": {"temperature": 0, "max_output_tokens": 64, "output": "strict_schema", "masked": false},
               "text_sha256": "\{{Sha256(Normalized)}}",
               "tokens_in": 321,
               "tokens_out": 17,
               "model_calls": 1,
-              "attempts": 1
+              "attempts": 1,
+              "served_model": "stub-model-2026",
+              "cost": null,
+              "saved_tokens": null,
+              "saved_cost": null,
+              "calls": [
+                {
+                  "provider": "compatible", "model": "stub-model", "served_model": "stub-model-2026", "outcome": "labelled", "status": null,
+                  "tokens_in": 321, "tokens_out": 17, "cost": null
+                }
+              ]
             }
             """,
             decision);

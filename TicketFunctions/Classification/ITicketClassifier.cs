@@ -1,3 +1,4 @@
+using System.Text.Json.Serialization;
 using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Classification;
@@ -16,6 +17,9 @@ public enum FailureKind
 
     /// <summary>There were labels, and the database refuses to store them: a constraint or trigger of the team's own.</summary>
     StorageRefused,
+
+    /// <summary>The daily budget for model calls is used up: no model was asked.</summary>
+    BudgetSpent,
 }
 
 /// <summary>How one call of a model ended.</summary>
@@ -78,6 +82,7 @@ public sealed record CallRecord(
     string Provider, string Model, string? ServedModel, CallOutcome Outcome, int? Status, int? TokensIn, int? TokensOut, decimal? Cost, int LatencyMs)
 {
     /// <summary>Whether the model answered, and so may have been paid.</summary>
+    [JsonIgnore]
     public bool WasAnswered => Outcome <= CallOutcome.Malformed;
 }
 

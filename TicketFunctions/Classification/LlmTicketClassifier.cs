@@ -96,6 +96,11 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
 
             var answer = Judge(reply.Response!);
             calls.Add(reply.Record with { Outcome = answer.Outcome });
+            if (ask == 1)
+            {
+                model.NoteAnswer(answer.Outcome, sent);
+            }
+
             Log.Answered(_logger, model.Target.Name, answer.Outcome, reply.Response!.FinishReason, reply.Response.Text.Length);
             Log.Answer(_logger, reply.Response.Text);
             switch (answer.Outcome)
@@ -107,7 +112,6 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
                         answer.Labels!, identity, confidence, NeedsReview: confidence < _options.ReviewBelow, calls);
 
                 case CallOutcome.Empty or CallOutcome.Unparseable or CallOutcome.OffTaxonomy:
-                    model.NoteViolation(answer.Outcome, sent);
                     if (ask == 2)
                     {
                         return Fail("invalid: the model answered twice without two labels of the taxonomy");

@@ -11,6 +11,8 @@ internal sealed partial class ModelCapabilities(ModelTarget target, bool logprob
     private bool _strict = true;
     private bool _temperature = true;
     private bool _logprobs = logprobs;
+    private bool _kept;
+    private int _broken;
 
     /// <summary>The parameters as they are sent now, for the record.</summary>
     public string Describe(bool masked)
@@ -99,16 +101,33 @@ internal sealed partial class ModelCapabilities(ModelTarget target, bool logprob
         }
     }
 
-    /// <summary>Believes the server less, after an answer that the format it was given rules out.</summary>
-    public void NoteViolation(CallOutcome outcome, ChatOptions sent)
+    /// <summary>Learns from a first answer whether the server keeps to the format it was given.</summary>
+    /// <remarks>
+    /// Once it did, it is believed for good: what breaks the format later is a ticket, and no ticket may change how the others are asked.
+    /// Until then two tickets in a row that broke it show that nobody holds the model to it.
+    /// </remarks>
+    public void NoteAnswer(CallOutcome outcome, ChatOptions sent)
     {
-        if (target.Output is null
-            && sent.ResponseFormat is ChatResponseFormatJson format
-            && (outcome == CallOutcome.Unparseable || (outcome == CallOutcome.OffTaxonomy && format.Schema is not null)))
+        if (target.Output is not null || sent.ResponseFormat is not ChatResponseFormatJson format)
         {
-            lock (_lock)
+            return;
+        }
+
+        var form = format.Schema is not null ? OutputMode.Schema : OutputMode.Json;
+        lock (_lock)
+        {
+            if (form != _output || _kept)
             {
-                StepDown(format.Schema is not null ? OutputMode.Schema : OutputMode.Json);
+                return;
+            }
+
+            if (outcome is CallOutcome.Labelled || (outcome is CallOutcome.OffTaxonomy && form == OutputMode.Json))
+            {
+                _kept = true;
+            }
+            else if (outcome is CallOutcome.Unparseable or CallOutcome.OffTaxonomy && ++_broken == 2)
+            {
+                StepDown(form);
             }
         }
     }
@@ -118,6 +137,7 @@ internal sealed partial class ModelCapabilities(ModelTarget target, bool logprob
         if (_output == from)
         {
             _output = from + 1;
+            _broken = 0;
             Log.Dropped(logger, target.Name, target.Provider, from == OutputMode.Schema ? "a JSON schema" : "JSON mode");
         }
     }

@@ -108,8 +108,8 @@ internal sealed partial class ModelClient
         }
     }
 
-    /// <summary>An answer that the format rules out: the server does not keep to it.</summary>
-    public void NoteViolation(CallOutcome outcome, ChatOptions sent) => _capabilities.NoteViolation(outcome, sent);
+    /// <summary>Learns from the first answer to a ticket whether the server keeps to the format.</summary>
+    public void NoteAnswer(CallOutcome outcome, ChatOptions sent) => _capabilities.NoteAnswer(outcome, sent);
 
     /// <summary>Calls the address with the least work, the next one where an address is out of order.</summary>
     private async Task<ModelReply> CallAnyAsync(IReadOnlyList<ChatMessage> messages, ChatOptions options, Question question)

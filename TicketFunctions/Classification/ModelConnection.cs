@@ -20,6 +20,9 @@ public static class ModelConnection
     /// <summary>A chat completion with two labels has a kilobyte; with log-probabilities a few.</summary>
     internal const int MaxAnswerBytes = 1024 * 1024;
 
+    /// <summary>A list of models with prices and limits has half a megabyte where hundreds are offered.</summary>
+    internal const int MaxListBytes = 4 * MaxAnswerBytes;
+
     /// <summary>The scope of Azure's models. https://learn.microsoft.com/azure/ai-foundry/openai/how-to/managed-identity</summary>
     private const string AzureScope = "https://cognitiveservices.azure.com/.default";
 
@@ -36,10 +39,7 @@ public static class ModelConnection
     /// <summary>One for the process: it keeps the token. Made only when an Azure model has no key.</summary>
     private static readonly Lazy<TokenCredential> Identity = new(() => new DefaultAzureCredential());
 
-    /// <param name="target">The model.</param>
-    /// <param name="endpoint">Which of its addresses.</param>
-    /// <param name="identity">What proves who asks, where an Azure model has no key; by default the machine's identity.</param>
-    public static OpenAIClient Open(ModelTarget target, Uri endpoint, TokenCredential? identity = null)
+    public static OpenAIClient Open(ModelTarget target, Uri endpoint)
     {
         var options = new OpenAIClientOptions
         {
@@ -52,7 +52,7 @@ public static class ModelConnection
         return (target.Provider, string.IsNullOrWhiteSpace(target.ApiKey)) switch
         {
 #pragma warning disable OPENAI001 // Experimental in the SDK: the constructor that takes any way to authenticate.
-            ("azure-openai", true) => new OpenAIClient(new BearerTokenPolicy(identity ?? Identity.Value, AzureScope), options),
+            ("azure-openai", true) => new OpenAIClient(new BearerTokenPolicy(Identity.Value, AzureScope), options),
             ("azure-openai", false) => new OpenAIClient(
                 ApiKeyAuthenticationPolicy.CreateHeaderApiKeyPolicy(new ApiKeyCredential(target.ApiKey!), "api-key"), options),
 #pragma warning restore OPENAI001
@@ -69,7 +69,7 @@ public static class ModelConnection
             var response = await base.SendAsync(request, cancellationToken);
             try
             {
-                await response.Content.LoadIntoBufferAsync(MaxAnswerBytes, cancellationToken);
+                await response.Content.LoadIntoBufferAsync(request.Method == HttpMethod.Get ? MaxListBytes : MaxAnswerBytes, cancellationToken);
                 return response;
             }
             catch

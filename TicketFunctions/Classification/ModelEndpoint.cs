@@ -44,9 +44,10 @@ internal sealed class ModelEndpoint
             : new ResiliencePipelineBuilder<ModelReply> { TimeProvider = time }
                 .AddCircuitBreaker(new CircuitBreakerStrategyOptions<ModelReply>
                 {
-                    // Polly's own minimum of 100 calls would never be reached by a team's tickets.
+                    // Polly's own minimum of 100 calls would never be reached by a team's tickets. And one ticket that the server
+                    // fails at, with its retries among few others, is no outage.
                     MinimumThroughput = 5,
-                    FailureRatio = 0.5,
+                    FailureRatio = 0.8,
                     SamplingDuration = TimeSpan.FromSeconds(30),
                     BreakDuration = options.BreakDuration,
                     ShouldHandle = args => ValueTask.FromResult(args.Outcome.Result?.Fault?.IsOfServer == true),

@@ -50,11 +50,11 @@ public sealed record ModelTarget(
 
     internal static bool IsProvider(string provider) => Providers.ContainsKey(provider);
 
-    /// <summary>The variables that may hold this provider's key.</summary>
-    internal static string[] KeyVariablesOf(string provider) => Providers[provider].KeyVariables;
+    /// <summary>Where the key of a model comes from: its setting, and the variables that fill in for it.</summary>
+    internal static string KeySetting(string setting, string provider) => Named($"{setting}__ApiKey", Providers[provider].KeyVariables);
 
-    /// <summary>The variables that may hold this provider's address.</summary>
-    internal static string[] EndpointVariablesOf(string provider) => Providers[provider].EndpointVariables;
+    /// <summary>Where the address of a model comes from.</summary>
+    internal static string EndpointSetting(string setting, string provider) => Named($"{setting}__Endpoint", Providers[provider].EndpointVariables);
 
     /// <summary>A variable that is set, and the provider that would use it.</summary>
     internal static (string Variable, string Provider)? FindVariable(IConfiguration environment) => (
@@ -115,7 +115,6 @@ public sealed record ModelTarget(
             yield return $"{setting}__Name is missing; name the model, for instance {setting}__Name=gpt-4.1-mini.";
         }
 
-        var endpoint = Named($"{setting}__Endpoint", defaults.EndpointVariables);
         var addresses = Split(options.Endpoint);
         if (addresses.Length == 0)
         {
@@ -127,13 +126,13 @@ public sealed record ModelTarget(
         {
             if (FindAddressError(provider, address, string.IsNullOrWhiteSpace(options.ApiKey), setting) is { } error)
             {
-                yield return $"{endpoint} {error}";
+                yield return $"{EndpointSetting(setting, provider)} {error}";
             }
         }
 
         if (options.ApiKey?.Any(c => c is < '!' or > '~') == true)
         {
-            yield return $"{Named($"{setting}__ApiKey", defaults.KeyVariables)} holds a blank, a line break or a character that no header can carry; copy the key again.";
+            yield return $"{KeySetting(setting, provider)} holds a blank, a line break or a character that no header can carry; copy the key again.";
         }
 
         if (defaults.NeedsKey && string.IsNullOrWhiteSpace(options.ApiKey))

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using OpenTelemetry;
 using OpenTelemetry.Metrics;
 using OpenTelemetry.Resources;
@@ -16,15 +17,13 @@ internal sealed class TelemetryExport(IConfiguration configuration) : IHostedSer
     /// </summary>
     private static readonly string[] Sources = [Telemetry.Name, "Microsoft.SemanticKernel*", "Microsoft.AspNetCore", "Microsoft.Azure.Functions.Worker"];
 
-    private static readonly string[] Addresses =
-        ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"];
-
     private OpenTelemetrySdk? _sdk;
 
     public Task StartAsync(CancellationToken cancellationToken)
     {
-        if (Addresses.Any(name => !string.IsNullOrWhiteSpace(configuration[name]))
-            && !string.Equals(configuration["OTEL_SDK_DISABLED"], "true", StringComparison.OrdinalIgnoreCase))
+        var traces = IsSet("OTEL_EXPORTER_OTLP_ENDPOINT") || IsSet("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
+        var metrics = IsSet("OTEL_EXPORTER_OTLP_ENDPOINT") || IsSet("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT");
+        if ((traces || metrics) && !string.Equals(configuration["OTEL_SDK_DISABLED"], "true", StringComparison.OrdinalIgnoreCase))
         {
             _sdk = OpenTelemetrySdk.Create(builder =>
             {
@@ -32,22 +31,45 @@ internal sealed class TelemetryExport(IConfiguration configuration) : IHostedSer
                 builder.Services.AddSingleton(configuration);
                 builder.ConfigureResource(resource =>
                 {
-                    if (string.IsNullOrWhiteSpace(configuration["OTEL_SERVICE_NAME"]))
+                    if (!IsSet("OTEL_SERVICE_NAME"))
                     {
                         resource.AddService("ticket-functions");
                     }
                 });
 
-                builder.WithTracing(tracing => tracing.AddSource(Sources).AddOtlpExporter());
-                builder.WithMetrics(metrics => metrics.AddMeter(Telemetry.Name, "Microsoft.SemanticKernel*").AddOtlpExporter());
+                if (traces)
+                {
+                    builder.WithTracing(tracing => tracing.AddSource(Sources).AddProcessor(new StatusWithoutText()));
+                }
+
+                if (metrics)
+                {
+                    builder.WithMetrics(metering => metering.AddMeter(Telemetry.Name, "Microsoft.SemanticKernel*"));
+                }
+
+                builder.UseOtlpExporter();
             });
         }
 
         return Task.CompletedTask;
+
+        bool IsSet(string name) => !string.IsNullOrWhiteSpace(configuration[name]);
     }
 
     public Task StopAsync(CancellationToken cancellationToken) => Task.CompletedTask;
 
     /// <summary>Sends what is left.</summary>
     public void Dispose() => _sdk?.Dispose();
+
+    /// <summary>Semantic Kernel describes a failed call by its exception's message, which may quote the ticket, the answer or the key.</summary>
+    private sealed class StatusWithoutText : BaseProcessor<Activity>
+    {
+        public override void OnEnd(Activity data)
+        {
+            if (data.StatusDescription is not null)
+            {
+                data.SetStatus(data.Status);
+            }
+        }
+    }
 }

@@ -33,10 +33,23 @@ public enum WriteStatus
     LeaseLost,
 }
 
+/// <summary>Whether a failed attempt does not count, and so parks nothing.</summary>
+public enum Spare
+{
+    Never,
+
+    /// <summary>If no model has answered anybody since this ticket failed last: then it is not the ticket's fault.</summary>
+    InOutage,
+    Always,
+}
+
 /// <summary>How the end of a failed attempt was recorded.</summary>
 public enum FailStatus
 {
     Waiting,
+
+    /// <summary>The ticket waits, and the attempt does not count.</summary>
+    Spared,
     Parked,
 
     /// <summary>The text was edited meanwhile and is due at once.</summary>
@@ -46,8 +59,51 @@ public enum FailStatus
     LeaseLost,
 }
 
-/// <summary>An earlier decision on the same text.</summary>
-public sealed record EarlierDecision(string Category, string Sentiment, float? Confidence);
+/// <summary>An earlier decision on the same text, and what it took, or would have.</summary>
+public sealed record EarlierDecision
+{
+    public required string Category { get; init; }
+    public required string Sentiment { get; init; }
+    public float? Confidence { get; init; }
+    public bool NeedsReview { get; init; }
+    public required string Provider { get; init; }
+    public required string Model { get; init; }
+    public required string PromptVersion { get; init; }
+    public required string TaxonomyVersion { get; init; }
+    public string? ServedModel { get; init; }
+    public int? SavedTokens { get; init; }
+    public decimal? SavedCost { get; init; }
+}
+
+/// <summary>What came of asking for the lock on a ticket's text.</summary>
+/// <param name="Owned">The ticket is still held.</param>
+/// <param name="Locked">The lock is held: nobody else has the same text classified.</param>
+/// <param name="Earlier">The newest decision on the text that is as good as a new one.</param>
+public sealed record TextLock(bool Owned, bool Locked, EarlierDecision? Earlier);
+
+/// <summary>Which decisions are meant: those that meet every condition given.</summary>
+/// <param name="PromptVersion">Made with this version of the prompt.</param>
+/// <param name="Model">Made by this model; <c>baseline</c> means every version of the embedded one.</param>
+/// <param name="Label">With this category or sentiment.</param>
+/// <param name="Since">Made then or later.</param>
+public sealed record DecisionFilter(string? PromptVersion, string? Model, string? Label, DateTime? Since);
+
+/// <summary>A processed ticket and the decision that gave it its labels.</summary>
+public sealed record DecidedTicket
+{
+    public required Guid Id { get; init; }
+    public required string Description { get; init; }
+    public required long DecisionId { get; init; }
+    public required string Category { get; init; }
+    public required string Sentiment { get; init; }
+    public required string Source { get; init; }
+    public required string Provider { get; init; }
+    public required string Model { get; init; }
+    public required string PromptVersion { get; init; }
+    public required string TaxonomyVersion { get; init; }
+
+    public Labels Labels => new(Category, Sentiment);
+}
 
 /// <summary>What gave a ticket its labels.</summary>
 public sealed record LabelOrigin(string Model, float? Confidence);

@@ -1,15 +1,25 @@
+using System.Globalization;
+using System.Text.Json;
+using System.Text.Json.Serialization;
 using Dapper;
 using Npgsql;
+using TicketFunctions.Classification;
 using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Storage;
 
 /// <summary>
 /// Every statement on tickets. Each method is one autocommitted statement; only the database's clock decides about leases.
-/// Locks are taken in one order: the ticket's row, then its work row.
+/// Locks are taken in one order: the ticket's row, then its work row, then its text's lock.
 /// </summary>
 public sealed class TicketStore(NpgsqlDataSource dataSource)
 {
+    private static readonly JsonSerializerOptions CallsJson = new()
+    {
+        PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
+        Converters = { new JsonStringEnumConverter(JsonNamingPolicy.SnakeCaseLower) },
+    };
+
     static TicketStore() => DefaultTypeMap.MatchNamesWithUnderscores = true;
 
     /// <summary>Claims one ticket for its next attempt, whether or not its backoff is over.</summary>
@@ -161,10 +171,89 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
         return [.. rows.Select(row => new ClaimedTicket(row.Id, row.Description, row.LeaseToken, row.Attempts))];
     }
 
+    /// <summary>Takes the lock on a ticket's text if it is free or its lease is over, and looks for an earlier decision on the text.</summary>
+    /// <param name="ticket">The claimed ticket.</param>
+    /// <param name="textSha256">The hash of its text.</param>
+    /// <param name="identities">Whose decisions are as good as a new one.</param>
+    /// <param name="reuseAfter">Only decisions with a higher id are looked for; 0 for all.</param>
+    /// <param name="cancellationToken">Gives up waiting; a lock that was taken all the same runs out with the ticket's lease.</param>
+    public async Task<TextLock> LockTextAsync(
+        ClaimedTicket ticket, byte[] textSha256, IReadOnlyList<ClassifierIdentity> identities, long reuseAfter, CancellationToken cancellationToken)
+    {
+        // Two statements in one round trip and one transaction. The second one's snapshot is later: whoever gets the lock
+        // that went with the commit of a decision sees that decision.
+        var row = await QueryFirstOrDefaultAsync<LockRow>(
+            """
+            insert into public.ticket_text_locks as held (text_sha256, lease_token, held_until)
+            select @textSha256, lease_token, due_at
+            from public.ticket_work
+            where ticket_id = @Id
+              and lease_token = @LeaseToken
+            on conflict (text_sha256) do update
+            set lease_token = excluded.lease_token,
+              held_until = excluded.held_until
+            where held.held_until <= now();
+
+            with earlier as (
+              select
+                category,
+                sentiment,
+                confidence,
+                needs_review,
+                provider,
+                model,
+                prompt_version,
+                taxonomy_version,
+                served_model,
+                case source when 'reused' then saved_tokens else coalesce(tokens_in + coalesce(tokens_out, 0), tokens_out) end as saved_tokens,
+                case source when 'reused' then saved_cost else cost end as saved_cost
+              from public.ticket_decisions
+              where text_sha256 = @textSha256
+                and id > @reuseAfter
+                and source in ('model', 'reused')
+                and (provider, model, prompt_version, taxonomy_version) in (
+                  select *
+                  from unnest(@providers, @models, @promptVersions, @taxonomyVersions)
+                )
+              order by id desc
+              limit 1
+            )
+            select
+              exists (
+                select
+                from public.ticket_work
+                where ticket_id = @Id
+                  and lease_token = @LeaseToken
+              ) as owned,
+              exists (
+                select
+                from public.ticket_text_locks
+                where text_sha256 = @textSha256
+                  and lease_token = @LeaseToken
+              ) as locked,
+              (select to_jsonb(earlier) from earlier)::text as earlier
+            """,
+            new
+            {
+                ticket.Id,
+                ticket.LeaseToken,
+                textSha256,
+                reuseAfter,
+                providers = identities.Select(identity => identity.Provider).ToArray(),
+                models = identities.Select(identity => identity.Model).ToArray(),
+                promptVersions = identities.Select(identity => identity.PromptVersion).ToArray(),
+                taxonomyVersions = identities.Select(identity => identity.TaxonomyVersion).ToArray(),
+            },
+            cancellationToken);
+        return new TextLock(
+            row!.Owned, row.Locked, row.Earlier is null ? null : JsonSerializer.Deserialize<EarlierDecision>(row.Earlier, CallsJson));
+    }
+
     /// <summary>Writes the labels, records the decision and ends the work on the ticket, all or nothing.</summary>
     public async Task<WriteStatus> CompleteAsync(
         ClaimedTicket ticket, Decision decision, CancellationToken cancellationToken)
     {
+        var usage = Usage.Of(decision.Calls);
         var row = await QueryFirstOrDefaultAsync<WriteRow>(
             """
             with ticket as (
@@ -194,11 +283,13 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             recorded as (
               insert into public.ticket_decisions (
                 ticket_id, category, sentiment, confidence, needs_review, source, provider, model, prompt_version,
-                taxonomy_version, parameters, text_sha256, tokens_in, tokens_out, model_calls, latency_ms, attempts
+                taxonomy_version, parameters, text_sha256, tokens_in, tokens_out, model_calls, latency_ms, attempts,
+                served_model, cost, saved_tokens, saved_cost, calls
               )
               select
                 owned.ticket_id, @Category, @Sentiment, @Confidence, @NeedsReview, @Source, @Provider, @Model, @PromptVersion,
-                @TaxonomyVersion, @Parameters::jsonb, @TextSha256, @TokensIn, @TokensOut, @ModelCalls, @LatencyMs, owned.attempts
+                @TaxonomyVersion, @Parameters::jsonb, @TextSha256, @TokensIn, @TokensOut, @ModelCalls, @LatencyMs, owned.attempts,
+                @ServedModel, @Cost, @SavedTokens, @SavedCost, @Calls::jsonb
               from written
               join owned on owned.ticket_id = written.id
             ),
@@ -207,6 +298,10 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
               using written
               where ticket_work.ticket_id = written.id
                 and ticket_work.lease_token = @LeaseToken
+            ),
+            unlocked as (
+              delete from public.ticket_text_locks
+              where lease_token = @LeaseToken
             )
             select
               exists (select from owned) as owned,
@@ -230,10 +325,15 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
                 decision.Identity.TaxonomyVersion,
                 decision.Identity.Parameters,
                 decision.TextSha256,
-                decision.TokensIn,
-                decision.TokensOut,
+                usage.TokensIn,
+                usage.TokensOut,
                 ModelCalls = decision.Calls.Count,
                 LatencyMs = (int)decision.Latency.TotalMilliseconds,
+                decision.ServedModel,
+                usage.Cost,
+                decision.Reused?.SavedTokens,
+                decision.Reused?.SavedCost,
+                Calls = JsonSerializer.Serialize(decision.Calls, CallsJson),
             },
             cancellationToken);
 
@@ -248,70 +348,140 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     /// <summary>Ends a failed attempt: the ticket waits for its next one, or is parked after the last.</summary>
     /// <param name="ticket">The claimed ticket.</param>
     /// <param name="error">What went wrong, in our own words.</param>
-    /// <param name="wait">From now to the next attempt.</param>
+    /// <param name="wait">From now to the next attempt, when this one counts.</param>
     /// <param name="park">This was the last attempt.</param>
-    /// <param name="spareInOutage">
-    /// Do not park, nor count the attempt, if the model has answered nobody since this ticket's first one: then it is not the ticket's fault.
-    /// </param>
+    /// <param name="spare">Whether it counts.</param>
+    /// <param name="spareWait">From now to the next attempt, when this one does not count.</param>
     /// <param name="cancellationToken">Gives up; the lease then runs out by itself.</param>
     public async Task<FailStatus> FailAsync(
-        ClaimedTicket ticket, string error, TimeSpan wait, bool park, bool spareInOutage, CancellationToken cancellationToken)
+        ClaimedTicket ticket, string error, TimeSpan wait, bool park, Spare spare, TimeSpan spareWait, CancellationToken cancellationToken)
     {
         // Under our lease only an edit of the text changes the attempts: it sets them back, and the failure is not the new text's.
         var row = await QueryFirstOrDefaultAsync<FailRow>(
             """
-            with failed as (
+            with owned as (
               select
-                work.ticket_id,
-                work.attempts = @Attempts as current,
-                @park and not (
-                  @spareInOutage
+                ticket_id,
+                attempts = @Attempts as current,
+                greatest(first_attempt_at, last_failed_at) as since
+              from public.ticket_work
+              where ticket_id = @Id
+                and lease_token = @LeaseToken
+              for update
+            ),
+            failed as (
+              select
+                ticket_id,
+                current,
+                @always or (
+                  @inOutage
                   and not exists (
                     select
                     from public.ticket_decisions
-                    where ticket_decisions.decided_at >= work.first_attempt_at
-                      and ticket_decisions.source = 'model'
+                    where decided_at > since
+                      and source = 'model'
                   )
-                ) as park
-              from public.ticket_work as work
-              where work.ticket_id = @Id
-                and work.lease_token = @LeaseToken
-              for update
+                  and not exists (
+                    select
+                    from public.ticket_failures
+                    where failed_at > since
+                      and answered
+                  )
+                ) as spared
+              from owned
+            ),
+            unlocked as (
+              delete from public.ticket_text_locks
+              where lease_token = @LeaseToken
             )
             update public.ticket_work
             set lease_token = null,
-              attempts = case when current and @park and not park then attempts - 1 else attempts end,
-              due_at = case when current then now() + @wait else now() end,
-              parked_at = case when current and park then now() end,
+              attempts = case when current and spared then attempts - 1 else attempts end,
+              due_at = now() + case when not current then interval '0' when spared then @spareWait else @wait end,
+              parked_at = case when current and @park and not spared then now() end,
+              last_failed_at = now(),
               last_error = case when current then @error end
             from failed
             where ticket_work.ticket_id = failed.ticket_id
-            returning failed.current, failed.park
+            returning failed.current, failed.spared
             """,
-            new { ticket.Id, ticket.LeaseToken, ticket.Attempts, error, wait, park, spareInOutage },
+            new
+            {
+                ticket.Id,
+                ticket.LeaseToken,
+                ticket.Attempts,
+                error,
+                wait,
+                park,
+                always = spare == Spare.Always,
+                inOutage = spare == Spare.InOutage,
+                spareWait,
+            },
             cancellationToken);
         return row switch
         {
             null => FailStatus.LeaseLost,
             { Current: false } => FailStatus.Stale,
-            { Park: true } => FailStatus.Parked,
-            _ => FailStatus.Waiting,
+            { Spared: true } => FailStatus.Spared,
+            _ => park ? FailStatus.Parked : FailStatus.Waiting,
         };
     }
 
-    /// <summary>Gives a ticket back untried: it is due now and the attempt does not count.</summary>
-    public async Task<WriteStatus> ReleaseAsync(ClaimedTicket ticket, CancellationToken cancellationToken)
+    /// <summary>Records an attempt that took calls and left no labels, unless these calls are a decision's already.</summary>
+    /// <remarks>They are when a write of ours was committed and its answer lost on the way: the next try finds the lease gone.</remarks>
+    public Task RecordFailureAsync(ClaimedTicket ticket, FailedAttempt failure, CancellationToken cancellationToken)
+    {
+        var usage = Usage.Of(failure.Calls);
+        return ExecuteAsync(
+            """
+            insert into public.ticket_failures (ticket_id, attempt, kind, reason, text_sha256, answered, tokens_in, tokens_out, cost, calls)
+            select @Id, @Attempts, @Kind, @Reason, @TextSha256, @Answered, @TokensIn, @TokensOut, @Cost, @Calls::jsonb
+            where not exists (
+              select
+              from public.ticket_decisions
+              where ticket_id = @Id
+                and text_sha256 = @TextSha256
+                and calls = @Calls::jsonb
+            )
+            """,
+            new
+            {
+                ticket.Id,
+                ticket.Attempts,
+                failure.Kind,
+                failure.Reason,
+                failure.TextSha256,
+                Answered = failure.Calls.Any(call => call.WasAnswered),
+                usage.TokensIn,
+                usage.TokensOut,
+                usage.Cost,
+                Calls = JsonSerializer.Serialize(failure.Calls, CallsJson),
+            },
+            cancellationToken);
+    }
+
+    /// <summary>Gives a ticket back untried: the attempt does not count.</summary>
+    /// <param name="ticket">The claimed ticket.</param>
+    /// <param name="wait">From now to when it is due.</param>
+    /// <param name="reason">Why it has to wait, in our own words; null to leave the last error as it is.</param>
+    /// <param name="cancellationToken">Gives up; the lease then runs out by itself.</param>
+    public async Task<WriteStatus> ReleaseAsync(ClaimedTicket ticket, TimeSpan wait, string? reason, CancellationToken cancellationToken)
     {
         var changed = await ExecuteAsync(
             """
+            with unlocked as (
+              delete from public.ticket_text_locks
+              where lease_token = @LeaseToken
+            )
             update public.ticket_work
             set lease_token = null,
-              due_at = now(),
-              attempts = greatest(attempts - 1, 0)
+              due_at = now() + @wait,
+              attempts = greatest(attempts - 1, 0),
+              last_error = coalesce(@reason, last_error)
             where ticket_id = @Id
               and lease_token = @LeaseToken
             """,
-            new { ticket.Id, ticket.LeaseToken },
+            new { ticket.Id, ticket.LeaseToken, wait, reason },
             cancellationToken);
         return changed == 1 ? WriteStatus.Written : WriteStatus.LeaseLost;
     }
@@ -321,6 +491,10 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     {
         var changed = await ExecuteAsync(
             """
+            with unlocked as (
+              delete from public.ticket_text_locks
+              where lease_token = @LeaseToken
+            )
             delete from public.ticket_work
             where ticket_id = @Id
               and lease_token = @LeaseToken
@@ -371,23 +545,21 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             new { },
             cancellationToken);
 
-    /// <summary>The newest decision on the same text by the same prompt, model and taxonomy.</summary>
-    public Task<EarlierDecision?> FindDecisionAsync(
-        byte[] textSha256, ClassifierIdentity identity, CancellationToken cancellationToken) =>
-        QueryFirstOrDefaultAsync<EarlierDecision>(
+    /// <summary>Removes locks on texts whose holders are gone; such a lock stops nobody.</summary>
+    public Task<int> ForgetLocksAsync(CancellationToken cancellationToken) =>
+        ExecuteAsync(
             """
-            select category, sentiment, confidence
-            from public.ticket_decisions
-            where text_sha256 = @textSha256
-              and source in ('model', 'reused')
-              and provider = @Provider
-              and model = @Model
-              and prompt_version = @PromptVersion
-              and taxonomy_version = @TaxonomyVersion
-            order by id desc
-            limit 1
+            with done as (
+              select text_sha256
+              from public.ticket_text_locks
+              where held_until <= now()
+              for update skip locked
+            )
+            delete from public.ticket_text_locks
+            using done
+            where ticket_text_locks.text_sha256 = done.text_sha256
             """,
-            new { textSha256, identity.Provider, identity.Model, identity.PromptVersion, identity.TaxonomyVersion },
+            new { },
             cancellationToken);
 
     /// <summary>The newest decision that gave a ticket the labels it has; null when a person did.</summary>
@@ -404,6 +576,53 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             limit 1
             """,
             new { id, labels.Category, labels.Sentiment },
+            cancellationToken);
+
+    /// <summary>Processed tickets whose labels are those of their newest decision, if that meets every condition given; the oldest first.</summary>
+    /// <remarks>A ticket with other labels was corrected by a person since.</remarks>
+    public async Task<IReadOnlyList<DecidedTicket>> FindDecidedAsync(DecisionFilter filter, int? limit, CancellationToken cancellationToken) =>
+        [.. await QueryAsync<DecidedTicket>(
+            """
+            select
+              tickets.id,
+              tickets.description,
+              decision.id as decision_id,
+              decision.category,
+              decision.sentiment,
+              decision.source,
+              decision.provider,
+              decision.model,
+              decision.prompt_version,
+              decision.taxonomy_version
+            from public.tickets
+            cross join lateral (
+              select *
+              from public.ticket_decisions
+              where ticket_decisions.ticket_id = tickets.id
+              order by ticket_decisions.id desc
+              limit 1
+            ) as decision
+            where tickets.processed
+              and tickets.category = decision.category
+              and tickets.sentiment = decision.sentiment
+              and (@PromptVersion::text is null or decision.prompt_version = @PromptVersion)
+              and (@Model::text is null or decision.model = @Model or decision.source = @Model)
+              and (@Label::text is null or decision.category = @Label or decision.sentiment = @Label)
+              and (@Since::timestamptz is null or decision.decided_at >= @Since)
+            order by tickets.created_at, tickets.id
+            limit @limit
+            """,
+            new { filter.PromptVersion, filter.Model, filter.Label, filter.Since, limit },
+            cancellationToken)];
+
+    /// <summary>The newest decision there is, or 0.</summary>
+    public async Task<long> FindNewestDecisionAsync(CancellationToken cancellationToken) =>
+        await QueryFirstOrDefaultAsync<long>(
+            """
+            select coalesce(max(id), 0)
+            from public.ticket_decisions
+            """,
+            new { },
             cancellationToken);
 
     /// <summary>The text of a ticket, or null when there is no such ticket.</summary>
@@ -444,6 +663,82 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             new { },
             cancellationToken))!;
 
+    /// <summary>Adds up what the current UTC day took so far.</summary>
+    public async Task<DaySum> SumDayAsync(CancellationToken cancellationToken) =>
+        (await QueryFirstOrDefaultAsync<DaySum>(
+            """
+            with spent as (
+              select model_calls as calls, tokens_in, tokens_out, cost, source = 'reused' as reused, saved_tokens, saved_cost
+              from public.ticket_decisions
+              where decided_at >= date_trunc('day', now(), 'UTC')
+              union all
+              select jsonb_array_length(calls), tokens_in, tokens_out, cost, false, null, null
+              from public.ticket_failures
+              where failed_at >= date_trunc('day', now(), 'UTC')
+            )
+            select
+              coalesce(sum(calls), 0)::bigint as calls,
+              (coalesce(sum(tokens_in), 0) + coalesce(sum(tokens_out), 0))::bigint as tokens,
+              trim_scale(sum(cost)) as cost,
+              count(*) filter (where reused) as saved_calls,
+              coalesce(sum(saved_tokens), 0)::bigint as saved_tokens,
+              trim_scale(sum(saved_cost)) as saved_cost,
+              extract(epoch from date_trunc('day', now(), 'UTC') + interval '24 hours' - now())::float8 as seconds_left
+            from spent
+            """,
+            new { },
+            cancellationToken))!;
+
+    /// <summary>Adds up what each model did and took on each UTC day, the oldest first, and in the end all together.</summary>
+    public async Task<IReadOnlyList<CostRow>> SumCostsAsync(DateOnly since, CancellationToken cancellationToken) =>
+        [.. await QueryAsync<CostRow>(
+            """
+            with decision as (
+              select *, decided_at at time zone 'UTC' as at
+              from public.ticket_decisions
+              where decided_at >= @since::timestamp at time zone 'UTC'
+            ),
+            failure as (
+              select *, failed_at at time zone 'UTC' as at
+              from public.ticket_failures
+              where failed_at >= @since::timestamp at time zone 'UTC'
+            ),
+            item as (
+              select at, model, 1 as decisions, (source = 'reused')::int as reused, 0 as failed_attempts,
+                0 as calls, null::int as tokens_in, null::int as tokens_out, null::numeric as cost, saved_tokens, saved_cost
+              from decision
+              union all
+              select at, coalesce(calls -> -1 ->> 'model', '?'), 0, 0, 1, 0, null, null, null, null, null
+              from failure
+              union all
+              select at, call.model, 0, 0, 0, 1, call.tokens_in, call.tokens_out, call.cost, null, null
+              from (select at, calls from decision union all select at, calls from failure) as attempt,
+                jsonb_to_recordset(attempt.calls) as call (model text, tokens_in int, tokens_out int, cost numeric)
+              union all
+              -- Decisions from before their calls were recorded.
+              select at, model, 0, 0, 0, model_calls, tokens_in, tokens_out, cost, null, null
+              from decision
+              where calls = '[]'
+            )
+            select
+              to_char(at, 'YYYY-MM-DD') as day,
+              model,
+              coalesce(sum(decisions), 0) as decisions,
+              coalesce(sum(reused), 0) as reused,
+              coalesce(sum(failed_attempts), 0) as failed_attempts,
+              coalesce(sum(calls), 0) as calls,
+              coalesce(sum(tokens_in), 0) as tokens_in,
+              coalesce(sum(tokens_out), 0) as tokens_out,
+              trim_scale(sum(cost)) as cost,
+              coalesce(sum(saved_tokens), 0) as saved_tokens,
+              trim_scale(sum(saved_cost)) as saved_cost
+            from item
+            group by grouping sets ((1, 2), ())
+            order by 1, 2
+            """,
+            new { since = since.ToString("O", CultureInfo.InvariantCulture) },
+            cancellationToken)];
+
     /// <summary>Fails unless the database takes writes.</summary>
     public Task WriteHeartbeatAsync(CancellationToken cancellationToken) =>
         ExecuteAsync("update public.ticket_heartbeat set seen_at = now()", new { }, cancellationToken);
@@ -480,7 +775,9 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
 
     private sealed record DueRow(Guid Id, string Description, Guid LeaseToken, int Attempts);
 
+    private sealed record LockRow(bool Owned, bool Locked, string? Earlier);
+
     private sealed record WriteRow(bool Owned, bool Written);
 
-    private sealed record FailRow(bool Current, bool Park);
+    private sealed record FailRow(bool Current, bool Spared);
 }

@@ -1,4 +1,5 @@
 using TicketFunctions.Classification;
+using TicketFunctions.Storage;
 
 namespace TicketFunctions.Tickets;
 
@@ -13,17 +14,45 @@ public sealed record ClassifierIdentity(
     string Source, string Provider, string Model, string PromptVersion, string TaxonomyVersion, string Parameters);
 
 /// <summary>The evidence of one classification, as it is recorded with the labels.</summary>
+/// <param name="Labels">The labels.</param>
+/// <param name="Identity">Who decided.</param>
+/// <param name="TextSha256">The hash of the text decided about.</param>
+/// <param name="Confidence">From evidence, else null.</param>
+/// <param name="NeedsReview">A person should look at it.</param>
+/// <param name="Calls">The calls it took.</param>
+/// <param name="Latency">How long it took.</param>
+/// <param name="Reused">The earlier decision on the same text, where there was one.</param>
 public sealed record Decision(
     Labels Labels,
-    string Source,
     ClassifierIdentity Identity,
     byte[] TextSha256,
     float? Confidence,
     bool NeedsReview,
     IReadOnlyList<CallRecord> Calls,
-    TimeSpan Latency)
+    TimeSpan Latency,
+    EarlierDecision? Reused = null)
 {
-    public int? TokensIn => Calls.Where(call => call.TokensIn is not null).Aggregate((int?)null, (sum, call) => (sum ?? 0) + call.TokensIn);
+    /// <summary><c>model</c>, <c>reused</c> or <c>baseline</c>.</summary>
+    public string Source => Reused is null ? Identity.Source : "reused";
 
-    public int? TokensOut => Calls.Where(call => call.TokensOut is not null).Aggregate((int?)null, (sum, call) => (sum ?? 0) + call.TokensOut);
+    /// <summary>The model as the provider names it.</summary>
+    public string? ServedModel => Reused is null ? Calls.LastOrDefault(call => call.Outcome == CallOutcome.Labelled)?.ServedModel : Reused.ServedModel;
+}
+
+/// <summary>An attempt that took calls and left no labels.</summary>
+/// <param name="Kind">Which kind of fault, as it is recorded: <c>upstream_invalid</c>, <c>stale</c>, …</param>
+/// <param name="Reason">In our own words.</param>
+/// <param name="TextSha256">The hash of the text that was asked about.</param>
+/// <param name="Calls">The calls it took.</param>
+public sealed record FailedAttempt(string Kind, string Reason, byte[] TextSha256, IReadOnlyList<CallRecord> Calls);
+
+/// <summary>What calls took together; null where no provider said, or no price is known.</summary>
+public sealed record Usage(int? TokensIn, int? TokensOut, decimal? Cost)
+{
+    public static Usage Of(IReadOnlyList<CallRecord> calls) => calls.Aggregate(
+        new Usage(null, null, null),
+        (sum, call) => new Usage(Add(sum.TokensIn, call.TokensIn), Add(sum.TokensOut, call.TokensOut), Add(sum.Cost, call.Cost)));
+
+    private static T? Add<T>(T? left, T? right)
+        where T : struct, System.Numerics.IAdditionOperators<T, T, T> => left is null ? right : right is null ? left : left.Value + right.Value;
 }

@@ -4,14 +4,37 @@ using TicketFunctions.Storage;
 
 namespace TicketFunctions.Tickets;
 
+/// <summary>Why a run of the sweep ended.</summary>
+public enum SweepEnd
+{
+    NothingDue,
+    TimeBudget,
+    ModelUnavailable,
+
+    /// <summary>The daily budget for model calls is used up.</summary>
+    BudgetSpent,
+    Stopped,
+}
+
 /// <summary>What one run of the sweep did.</summary>
 /// <param name="Claimed">Tickets taken.</param>
 /// <param name="Labelled">Tickets that got their labels.</param>
-/// <param name="Waiting">Tickets that failed and wait for their next attempt.</param>
+/// <param name="Waiting">Tickets that got no labels and wait for their next attempt.</param>
 /// <param name="Parked">Tickets whose attempts are used up, those of dead processes included.</param>
-/// <param name="End">Why the run ended: <c>nothing due</c>, <c>time budget</c>, <c>model unavailable</c> or <c>stopped</c>.</param>
+/// <param name="End">Why the run ended.</param>
 /// <param name="Elapsed">How long it took.</param>
-public sealed record SweepSummary(int Claimed, int Labelled, int Waiting, int Parked, string End, TimeSpan Elapsed);
+public sealed record SweepSummary(int Claimed, int Labelled, int Waiting, int Parked, SweepEnd End, TimeSpan Elapsed)
+{
+    /// <summary>Why the run ended, in words.</summary>
+    public string Why => End switch
+    {
+        SweepEnd.NothingDue => "nothing due",
+        SweepEnd.TimeBudget => "time budget",
+        SweepEnd.ModelUnavailable => "model unavailable",
+        SweepEnd.BudgetSpent => "daily budget spent",
+        _ => "stopped",
+    };
+}
 
 /// <summary>Drains the backlog: claims what is due while models think, so that as many calls as allowed are under way at every moment.</summary>
 public sealed partial class TicketSweep(
@@ -43,21 +66,22 @@ public sealed partial class TicketSweep(
         using var giveBack = CancellationTokenSource.CreateLinkedTokenSource(drain.Token, grace.Token);
         var started = time.GetTimestamp();
         await store.ForgetProcessedAsync(stopping);
+        await store.ForgetLocksAsync(stopping);
         var parked = await store.ParkExhaustedAsync(triageOptions.Value.MaxAttempts, stopping);
 
         int claimed = 0, labelled = 0, waiting = 0, unavailable = 0;
         var triedNewest = false;
         var brokenInARow = 0;
         var underWay = new HashSet<Task<TriageResult>>();
-        string? end = null;
+        SweepEnd? end = null;
         try
         {
             while (true)
             {
                 var doubtful = unavailable >= UnavailableInARow;
-                end ??= stopping.IsCancellationRequested || giveBack.IsCancellationRequested ? "stopped"
-                    : doubtful && triedNewest ? "model unavailable"
-                    : time.GetElapsedTime(started) >= _sweep.TimeBudget ? "time budget"
+                end ??= stopping.IsCancellationRequested || giveBack.IsCancellationRequested ? SweepEnd.Stopped
+                    : doubtful && triedNewest ? SweepEnd.ModelUnavailable
+                    : time.GetElapsedTime(started) >= _sweep.TimeBudget ? SweepEnd.TimeBudget
                     : null;
                 if (end is null && (!doubtful || underWay.Count == 0))
                 {
@@ -73,7 +97,7 @@ public sealed partial class TicketSweep(
 
                 if (underWay.Count == 0)
                 {
-                    end ??= doubtful ? "model unavailable" : null;
+                    end ??= doubtful ? SweepEnd.ModelUnavailable : null;
                     break;
                 }
 
@@ -96,7 +120,7 @@ public sealed partial class TicketSweep(
         }
         catch (OperationCanceledException) when (stopping.IsCancellationRequested || giveBack.IsCancellationRequested)
         {
-            end = "stopped";
+            end = SweepEnd.Stopped;
         }
         finally
         {
@@ -104,14 +128,15 @@ public sealed partial class TicketSweep(
             await ((Task)Task.WhenAll(underWay)).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         }
 
-        var summary = new SweepSummary(claimed, labelled, waiting, parked, end ?? "nothing due", time.GetElapsedTime(started));
-        Log.Swept(logger, summary.Claimed, summary.Labelled, summary.Waiting, summary.Parked, (long)summary.Elapsed.TotalMilliseconds, summary.End);
+        var summary = new SweepSummary(claimed, labelled, waiting, parked, end ?? SweepEnd.NothingDue, time.GetElapsedTime(started));
+        Log.Swept(logger, summary.Claimed, summary.Labelled, summary.Waiting, summary.Parked, (long)summary.Elapsed.TotalMilliseconds, summary.Why);
         return summary;
 
         void Count(TriageResult result)
         {
             unavailable = result switch
             {
+                TriageResult.RetryLater { Kind: FailureKind.BudgetSpent } => unavailable,
                 TriageResult.RetryLater { Kind: not FailureKind.UpstreamInvalid } or TriageResult.Parked { Kind: not FailureKind.UpstreamInvalid } => unavailable + 1,
                 TriageResult.RetryLater or TriageResult.Parked or TriageResult.Labelled { Source: not "reused" } => 0,
                 _ => unavailable,
@@ -121,7 +146,12 @@ public sealed partial class TicketSweep(
                 case TriageResult.Labelled:
                     labelled++;
                     break;
-                case TriageResult.RetryLater:
+                case TriageResult.RetryLater { Kind: FailureKind.BudgetSpent }:
+                    // The rest of the backlog would be told the same, one by one.
+                    end ??= SweepEnd.BudgetSpent;
+                    waiting++;
+                    break;
+                case TriageResult.RetryLater or TriageResult.InProgress { RetryAfter.Ticks: > 0 }:
                     waiting++;
                     break;
                 case TriageResult.Parked or TriageResult.BlankText:

@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using System.Text;
+using System.Text.Json;
 using Microsoft.Extensions.Options;
 using Npgsql;
 using TicketFunctions.Classification;
@@ -25,14 +26,16 @@ public abstract record TriageResult
     /// <summary>The row's text has nothing in it that could be classified.</summary>
     public sealed record BlankText : TriageResult;
 
-    /// <summary>Somebody else holds the ticket.</summary>
+    /// <summary>Somebody else holds the ticket, or has the same text classified. Zero: the ticket is due at once.</summary>
     public sealed record InProgress(TimeSpan RetryAfter) : TriageResult;
 
     /// <summary>No labels this time; the sweep comes back to it after <paramref name="RetryAfter"/>.</summary>
     public sealed record RetryLater(FailureKind Kind, TimeSpan RetryAfter) : TriageResult;
 
     /// <summary>A forced decision did not come about: the ticket keeps the labels it had, and nobody tries again by himself.</summary>
-    public sealed record NotForced(FailureKind Kind) : TriageResult;
+    /// <param name="Kind">Why.</param>
+    /// <param name="RetryAfter">When it makes sense to ask again; null when nobody knows.</param>
+    public sealed record NotForced(FailureKind Kind, TimeSpan? RetryAfter = null) : TriageResult;
 
     /// <summary>The attempts are used up; nobody tries again until the text changes or somebody forces it.</summary>
     public sealed record Parked(FailureKind Kind) : TriageResult;
@@ -42,14 +45,35 @@ public abstract record TriageResult
 public sealed partial class TicketTriage(
     TicketStore store,
     ITicketClassifier classifier,
+    Spending spending,
     IOptions<TriageOptions> options,
+    IOptions<ModelOptions> modelOptions,
     TimeProvider time,
     ILogger<TicketTriage> logger)
 {
-    /// <summary>The wait suggested to a client that meets a ticket in somebody else's hands: about the length of a model call.</summary>
+    /// <summary>The wait suggested to a client that meets a ticket or its text in somebody else's hands: about the length of a model call.</summary>
     private static readonly TimeSpan TypicalAttempt = TimeSpan.FromSeconds(3);
 
+    /// <summary>How often another process's work on a text is asked about.</summary>
+    private static readonly TimeSpan AskAgain = TimeSpan.FromMilliseconds(200);
+
+    /// <summary>Tickets that wait for tomorrow's budget come within so long of its start, not all at once.</summary>
+    private static readonly TimeSpan Spread = TimeSpan.FromMinutes(5);
+
     private readonly TriageOptions _options = options.Value;
+
+    /// <summary>Whose decisions are worth waiting for and reusing. The baseline's are not: they cost nothing.</summary>
+    private readonly ClassifierIdentity[] _models = [.. classifier.Identities.Where(identity => identity.Source == "model")];
+
+    /// <summary>How long a ticket waits for another one with the same text. After it, its own calls must still fit into its lease.</summary>
+    private readonly TimeSpan _patience = new[]
+    {
+        options.Value.Lease / 3,
+        modelOptions.Value.TotalTimeout!.Value,
+        (options.Value.Lease - modelOptions.Value.TotalTimeout!.Value) / 2,
+    }.Min();
+
+    private readonly TextsUnderWay _underWay = new();
 
     /// <summary>Classifies one ticket on request.</summary>
     /// <param name="id">The ticket.</param>
@@ -75,7 +99,7 @@ public sealed partial class TicketTriage(
             {
                 if (claim is Claim.Held unwanted)
                 {
-                    await GiveBackAsync(unwanted.Ticket);
+                    await GiveBackAsync(unwanted.Ticket, TimeSpan.Zero);
                 }
 
                 return new TriageResult.DescriptionMismatch();
@@ -85,7 +109,7 @@ public sealed partial class TicketTriage(
             {
                 case Claim.Held { Ticket: var ticket }:
                     var result = await ProcessClaimedAsync(ticket, stopping, force && round == 1);
-                    if (result is TriageResult.InProgress && round < 3)
+                    if (result is TriageResult.InProgress { RetryAfter.Ticks: 0 } && round < 3)
                     {
                         continue;
                     }
@@ -110,15 +134,39 @@ public sealed partial class TicketTriage(
         bool Mismatches(string? stored) => expectedText is not null && stored is not null && !TicketText.AreSame(expectedText, stored);
     }
 
+    /// <summary>Decides again about a processed ticket, unless it is no longer as it was found.</summary>
+    /// <param name="id">The ticket.</param>
+    /// <param name="found">The labels it was found with.</param>
+    /// <param name="reuseAfter">Decisions with a higher id may be reused.</param>
+    /// <param name="stopping">Nothing is claimed any more.</param>
+    /// <param name="giveBack">The ticket is given back.</param>
+    /// <returns>Null when the ticket was edited, corrected or deleted meanwhile, or somebody else holds it.</returns>
+    public async Task<TriageResult?> ReprocessAsync(Guid id, Labels found, long reuseAfter, CancellationToken stopping, CancellationToken giveBack)
+    {
+        if (await store.ClaimAsync(id, Guid.NewGuid(), _options, force: true, stopping) is not Claim.Held { Ticket: var ticket })
+        {
+            return null;
+        }
+
+        if (ticket.Previous != found)
+        {
+            await GiveBackAsync(ticket, TimeSpan.Zero);
+            return null;
+        }
+
+        return await ProcessClaimedAsync(ticket, giveBack, reuseAfter: reuseAfter);
+    }
+
     /// <summary>Does the work on a ticket that is held already. Ends with the ticket written, waiting, parked or given back.</summary>
     /// <param name="ticket">The claimed ticket.</param>
     /// <param name="stopping">The process stops: the ticket is given back.</param>
     /// <param name="force">Ask the model even if the same text was decided before.</param>
-    public async Task<TriageResult> ProcessClaimedAsync(ClaimedTicket ticket, CancellationToken stopping, bool force = false)
+    /// <param name="reuseAfter">Only decisions with a higher id are reused; 0 for all.</param>
+    public async Task<TriageResult> ProcessClaimedAsync(ClaimedTicket ticket, CancellationToken stopping, bool force = false, long reuseAfter = 0)
     {
         if (!TicketText.IsVisible(ticket.Description))
         {
-            await EndAsync(ticket, "blank: the text has nothing in it to classify", TimeSpan.Zero, park: true, spareInOutage: false);
+            await EndAsync(ticket, "blank: the text has nothing in it to classify", TimeSpan.Zero, park: true, Spare.Never, TimeSpan.Zero);
             Log.Blank(logger, ticket.Id);
             return new TriageResult.BlankText();
         }
@@ -126,57 +174,104 @@ public sealed partial class TicketTriage(
         var text = TicketText.Normalize(ticket.Description);
         var textSha256 = SHA256.HashData(Encoding.UTF8.GetBytes(text));
         var started = time.GetTimestamp();
-        ClassificationResult result;
-        string? source = null;
         try
         {
-            if (await FindEarlierAsync(textSha256, force, stopping) is { } earlier)
+            var turn = _models.Length == 0 ? new TextLock(Owned: true, Locked: true, null) : await TakeTurnAsync(ticket, textSha256, force, reuseAfter, stopping);
+            if (!turn.Owned)
             {
-                source = "reused";
-                result = new ClassificationResult.Labelled(
-                    new Labels(earlier.Category, earlier.Sentiment), classifier.Identities[0], earlier.Confidence, NeedsReview: false, Calls: []);
+                Log.LeaseLost(logger, ticket.Id);
+                return new TriageResult.InProgress(TimeSpan.Zero);
             }
-            else
-            {
-                result = await classifier.ClassifyAsync(TicketText.Clip(text), stopping);
-            }
-        }
-        catch (OperationCanceledException) when (stopping.IsCancellationRequested)
-        {
-            await GiveBackAsync(ticket);
-            throw;
-        }
 
-        switch (result)
-        {
-            case ClassificationResult.Labelled labelled:
-                return await CompleteAsync(ticket, new Decision(
+            if (turn.Earlier is { } earlier && !force)
+            {
+                return await CompleteAsync(ticket, Reuse(earlier, textSha256, time.GetElapsedTime(started)));
+            }
+
+            if (!turn.Locked && !force)
+            {
+                Log.SameText(logger, ticket.Id);
+                await GiveBackAsync(ticket, TypicalAttempt);
+                return new TriageResult.InProgress(TypicalAttempt);
+            }
+
+            // Until what came of it is stored: who waits for it then finds it.
+            using var underWay = turn.Locked ? _underWay.Enter(textSha256) : null;
+            if (_models.Length > 0 && await spending.FindWaitAsync(stopping) is { } untilTomorrow)
+            {
+                return await DeferAsync(ticket, untilTomorrow + (Spread * Random.Shared.NextDouble()));
+            }
+
+            var result = await classifier.ClassifyAsync(TicketText.Clip(text), stopping);
+            spending.Add(result.Calls);
+            return result switch
+            {
+                ClassificationResult.Labelled labelled => await CompleteAsync(ticket, new Decision(
                     labelled.Labels,
-                    source ?? labelled.Identity.Source,
                     labelled.Identity,
                     textSha256,
                     labelled.Confidence,
                     labelled.NeedsReview,
                     labelled.Calls,
-                    time.GetElapsedTime(started)));
-
-            case ClassificationResult.Failed failed:
-                return await FailAsync(ticket, failed);
-
-            default:
-                throw new InvalidOperationException($"No arm for {result.GetType().Name}.");
+                    time.GetElapsedTime(started))),
+                ClassificationResult.Failed failed => await FailAsync(ticket, textSha256, failed),
+                var other => throw new InvalidOperationException($"No arm for {other.GetType().Name}."),
+            };
+        }
+        catch (OperationCanceledException) when (stopping.IsCancellationRequested)
+        {
+            await GiveBackAsync(ticket, TimeSpan.Zero);
+            throw;
         }
     }
 
-    private async Task<EarlierDecision?> FindEarlierAsync(byte[] textSha256, bool force, CancellationToken stopping)
+    /// <summary>
+    /// Waits until nobody else has the same text classified, or until there is a decision on it, for as long as patience lasts.
+    /// Somebody who forces a decision waits for nobody, and keeps others waiting if he can.
+    /// </summary>
+    private async Task<TextLock> TakeTurnAsync(
+        ClaimedTicket ticket, byte[] textSha256, bool force, long reuseAfter, CancellationToken stopping)
     {
-        // The baseline costs nothing, and somebody who forces a decision wants a new one.
-        if (classifier.Identities[0].Source != "model" || force)
+        var started = time.GetTimestamp();
+        while (true)
         {
-            return null;
+            // Found before we ask: it may end while we do.
+            var holder = _underWay.Find(textSha256);
+            var turn = await store.LockTextAsync(ticket, textSha256, _models, reuseAfter, stopping);
+            var left = _patience - time.GetElapsedTime(started);
+            if (force || !turn.Owned || turn.Locked || turn.Earlier is not null || left <= TimeSpan.Zero)
+            {
+                return turn;
+            }
+
+            holder ??= _underWay.Find(textSha256);
+            await (holder is null ? Task.Delay(left < AskAgain ? left : AskAgain, time, stopping) : holder.WaitAsync(left, time, stopping))
+                .ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            stopping.ThrowIfCancellationRequested();
+        }
+    }
+
+    private Decision Reuse(EarlierDecision earlier, byte[] textSha256, TimeSpan latency) => new(
+        new Labels(earlier.Category, earlier.Sentiment),
+        _models.First(model => (model.Provider, model.Model, model.PromptVersion, model.TaxonomyVersion)
+            == (earlier.Provider, earlier.Model, earlier.PromptVersion, earlier.TaxonomyVersion)),
+        textSha256,
+        earlier.Confidence,
+        earlier.NeedsReview,
+        Calls: [],
+        latency,
+        earlier);
+
+    private async Task<TriageResult> DeferAsync(ClaimedTicket ticket, TimeSpan wait)
+    {
+        if (await GiveBackAsync(ticket, wait, "deferred: the daily budget for model calls is used up") != WriteStatus.Written)
+        {
+            Log.LeaseLost(logger, ticket.Id);
+            return new TriageResult.InProgress(TimeSpan.Zero);
         }
 
-        return await store.FindDecisionAsync(textSha256, classifier.Identities[0], stopping);
+        Log.Deferred(logger, ticket.Id);
+        return ticket.WasProcessed ? new TriageResult.NotForced(FailureKind.BudgetSpent, wait) : new TriageResult.RetryLater(FailureKind.BudgetSpent, wait);
     }
 
     private async Task<TriageResult> CompleteAsync(ClaimedTicket ticket, Decision decision)
@@ -188,7 +283,7 @@ public sealed partial class TicketTriage(
         }
         catch (PostgresException e) when (!StorageFaults.IsUnavailable(e))
         {
-            return await FailAsync(ticket, new ClassificationResult.Failed(
+            return await FailAsync(ticket, decision.TextSha256, new ClassificationResult.Failed(
                 FailureKind.StorageRefused, $"refused: the database does not take these labels for this row (SQLSTATE {e.SqlState})", null, decision.Calls));
         }
 
@@ -203,25 +298,33 @@ public sealed partial class TicketTriage(
 
             case WriteStatus.Stale:
                 Log.Stale(logger, ticket.Id);
-                await GiveBackAsync(ticket);
+                await RecordFailureAsync(ticket, "stale", "the text or the labels were changed meanwhile", decision.TextSha256, decision.Calls);
+                await GiveBackAsync(ticket, TimeSpan.Zero);
                 return new TriageResult.InProgress(TimeSpan.Zero);
 
             default:
                 // Either another worker took over after our lease, or our own write was committed and its answer lost on the way.
                 Log.LeaseLost(logger, ticket.Id);
+                await RecordFailureAsync(ticket, "lease_lost", "the lease had ended", decision.TextSha256, decision.Calls);
                 return new TriageResult.InProgress(TimeSpan.Zero);
         }
     }
 
-    private async Task<TriageResult> FailAsync(ClaimedTicket ticket, ClassificationResult.Failed failed)
+    private async Task<TriageResult> FailAsync(ClaimedTicket ticket, byte[] textSha256, ClassificationResult.Failed failed)
     {
-        var backoff = _options.BackoffAfter(ticket.Attempts);
-        var last = ticket.Attempts >= _options.MaxAttempts;
+        await RecordFailureAsync(ticket, JsonNamingPolicy.SnakeCaseLower.ConvertName($"{failed.Kind}"), failed.Reason, textSha256, failed.Calls);
+        var isOutage = failed is { Kind: FailureKind.UpstreamUnavailable, WasAnswered: false };
 
-        // What a provider asks for is honoured within reason: some ask for a day.
-        var wait = failed.RetryAfter > backoff ? TimeSpan.FromTicks(Math.Min(failed.RetryAfter.Value.Ticks, TriageOptions.MaxBackoff.Ticks)) : backoff;
+        // Without a call the breaker knows best when to try again.
+        var spareWait = failed.Calls.Count == 0 && failed.RetryAfter is { } reopens ? Within(TimeSpan.FromSeconds(1), reopens) : WaitAfter(1);
+        var wait = WaitAfter(ticket.Attempts);
         var status = await EndAsync(
-            ticket, $"{failed.Kind}: {failed.Reason}", wait, park: last, spareInOutage: failed is { Kind: FailureKind.UpstreamUnavailable, WasAnswered: false });
+            ticket,
+            $"{failed.Kind}: {failed.Reason}",
+            wait,
+            park: ticket.Attempts >= _options.MaxAttempts,
+            !isOutage ? Spare.Never : failed.Calls.Count == 0 ? Spare.Always : Spare.InOutage,
+            spareWait);
         switch (status)
         {
             case FailStatus.Stale:
@@ -236,23 +339,33 @@ public sealed partial class TicketTriage(
         Log.Failed(logger, ticket.Id, failed.Kind, failed.Reason, ticket.Attempts, _options.MaxAttempts, ticket.WasProcessed ? "keeps its labels" : status.ToString());
         return ticket.WasProcessed ? new TriageResult.NotForced(failed.Kind)
             : status == FailStatus.Parked ? new TriageResult.Parked(failed.Kind)
-            : new TriageResult.RetryLater(failed.Kind, wait);
+            : new TriageResult.RetryLater(failed.Kind, status == FailStatus.Spared ? spareWait : wait);
+
+        TimeSpan WaitAfter(int attempts) => Within(_options.BackoffAfter(attempts), failed.RetryAfter ?? TimeSpan.Zero);
+
+        // What a provider asks for is honoured within reason: some ask for a day.
+        static TimeSpan Within(TimeSpan least, TimeSpan asked) =>
+            asked <= least ? least : asked < TriageOptions.MaxBackoff ? asked : TriageOptions.MaxBackoff;
     }
 
     /// <summary>A processed ticket keeps its old labels, and no further attempt is made for a forced one.</summary>
-    private async Task<FailStatus> EndAsync(ClaimedTicket ticket, string error, TimeSpan wait, bool park, bool spareInOutage)
+    private async Task<FailStatus> EndAsync(ClaimedTicket ticket, string error, TimeSpan wait, bool park, Spare spare, TimeSpan spareWait)
     {
         if (!ticket.WasProcessed)
         {
-            return await store.FailAsync(ticket, error, wait, park, spareInOutage, CancellationToken.None);
+            return await store.FailAsync(ticket, error, wait, park, spare, spareWait, CancellationToken.None);
         }
 
         return await store.ForgetAsync(ticket, CancellationToken.None) == WriteStatus.Written ? FailStatus.Waiting : FailStatus.LeaseLost;
     }
 
-    private Task<WriteStatus> GiveBackAsync(ClaimedTicket ticket) => ticket.WasProcessed
+    private Task<WriteStatus> GiveBackAsync(ClaimedTicket ticket, TimeSpan wait, string? reason = null) => ticket.WasProcessed
         ? store.ForgetAsync(ticket, CancellationToken.None)
-        : store.ReleaseAsync(ticket, CancellationToken.None);
+        : store.ReleaseAsync(ticket, wait, reason, CancellationToken.None);
+
+    /// <summary>What calls cost is spent, whatever becomes of the ticket.</summary>
+    private Task RecordFailureAsync(ClaimedTicket ticket, string kind, string reason, byte[] textSha256, IReadOnlyList<CallRecord> calls) =>
+        calls.Count == 0 ? Task.CompletedTask : store.RecordFailureAsync(ticket, new FailedAttempt(kind, reason, textSha256, calls), CancellationToken.None);
 
     /// <summary>A paid answer is worth a few tries. Repeating is safe: the lease token is good for one write.</summary>
     private async Task<T> WritePersistentlyAsync<T>(Func<Task<T>> write)
@@ -281,6 +394,12 @@ public sealed partial class TicketTriage(
 
         [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: its text or labels changed meanwhile, nothing was written")]
         public static partial void Stale(ILogger logger, Guid id);
+
+        [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: the same text is being classified for another ticket, given back")]
+        public static partial void SameText(ILogger logger, Guid id);
+
+        [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: the daily budget for model calls is used up, deferred")]
+        public static partial void Deferred(ILogger logger, Guid id);
 
         [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: the lease had ended, nothing was written")]
         public static partial void LeaseLost(ILogger logger, Guid id);

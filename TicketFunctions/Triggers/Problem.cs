@@ -60,7 +60,7 @@ public sealed record Problem(
         new(429, "rate-limited", "Too many requests at once", "Send the request again later.", RetryAfter: TimeSpan.FromSeconds(1));
 
     public static Problem UpstreamInvalid(string detail) =>
-        new(502, "upstream-invalid", "The model's answer was not a label", detail);
+        new(502, "upstream-invalid", "The model's answer cannot be used", detail);
 
     public static Problem UpstreamUnavailable(string detail, TimeSpan? retryAfter) =>
         new(503, "upstream-unavailable", "The model is unavailable", detail, RetryAfter: retryAfter);

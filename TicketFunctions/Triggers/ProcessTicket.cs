@@ -65,7 +65,7 @@ public sealed class ProcessTicket(TicketTriage triage, WorkDrain drain, RequestL
         TriageResult.BlankText => Problem.InvalidValue([new ProblemError("/id", "The text of this ticket's row has nothing visible in it.")]),
         TriageResult.InProgress(var retryAfter) => Problem.TicketInProgress(retryAfter),
         TriageResult.RetryLater(var kind, var retryAfter) => MapFailure(kind, "The ticket stays unprocessed and is tried again later.", retryAfter),
-        TriageResult.NotForced(var kind) => MapFailure(kind, "The ticket keeps the labels it had.", null),
+        TriageResult.NotForced(var kind, var retryAfter) => MapFailure(kind, "The ticket keeps the labels it had.", retryAfter),
         TriageResult.Parked(var kind) => MapFailure(kind, "The ticket is parked: its attempts are used up. ?force=true tries again.", null),
         _ => throw new InvalidOperationException($"No arm for {result.GetType().Name}."),
     };
@@ -77,6 +77,7 @@ public sealed class ProcessTicket(TicketTriage triage, WorkDrain drain, RequestL
     {
         FailureKind.UpstreamInvalid => Problem.UpstreamInvalid(detail),
         FailureKind.UpstreamTimeout => Problem.UpstreamTimeout(detail),
+        FailureKind.BudgetSpent => Problem.UpstreamUnavailable("The daily budget for model calls is used up. " + detail, retryAfter ?? Unscheduled),
         FailureKind.StorageRefused => Problem.StorageRefused(detail, retryAfter ?? Unscheduled),
         _ => Problem.UpstreamUnavailable(detail, retryAfter ?? Unscheduled),
     };

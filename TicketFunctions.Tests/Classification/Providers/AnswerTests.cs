@@ -41,6 +41,17 @@ public sealed class AnswerTests(ModelHarness harness) : IClassFixture<ModelHarne
     }
 
     [Fact]
+    public async Task An_empty_refusal_is_none()
+    {
+        harness.Model.On("Sin negarse.", ModelStub.Content("{}", refusal: ""));
+
+        var response = await AskAsync("Sin negarse.");
+
+        Assert.Equal("{}", response.Text);
+        Assert.IsType<TextContent>(Assert.Single(response.Messages.SelectMany(message => message.Contents)));
+    }
+
+    [Fact]
     public async Task A_tool_call_that_nobody_offered_is_an_answer_like_any_other()
     {
         harness.Model.On("Llama a una herramienta.", ModelStub.Json(200, JsonNode.Parse(

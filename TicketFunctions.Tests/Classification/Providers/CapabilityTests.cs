@@ -56,36 +56,35 @@ public sealed class CapabilityTests
     }
 
     [Fact]
-    public async Task A_server_that_ignores_the_format_is_believed_less_at_each_answer_that_shows_it_and_is_told_so_once()
+    public async Task A_server_that_ignores_the_format_from_the_start_is_asked_for_less_after_two_tickets_that_show_it()
     {
         await using var harness = await ModelHarness.StartAsync();
-        harness.Model.On("Uno.", ModelStub.Sequence(ModelStub.Content("Es técnico, creo."), ModelStub.Labels("Tecnico", "Neutral")));
-        harness.Model.On("Dos.", ModelStub.Sequence(ModelStub.Content("Será de pagos."), ModelStub.Labels("Facturacion", "Neutral")));
-        harness.Model.On("Tres.", ModelStub.Sequence(ModelStub.Content("Ni idea."), ModelStub.Labels("Otro", "Neutral")));
-
-        foreach (var text in new[] { "Uno.", "Dos.", "Tres." })
+        for (var i = 1; i <= 6; i++)
         {
+            var text = $"Respuesta en prosa {i}.";
+            harness.Model.On(text, ModelStub.Sequence(ModelStub.Content("Es técnico, creo."), ModelStub.Labels("Tecnico", "Neutral")));
             Assert.IsType<ClassificationResult.Labelled>(await harness.ClassifyAsync(text));
         }
 
-        Assert.Equal(
-            ["json_schema", "json_object", "json_object", null, null, null],
-            harness.Model.Calls.Select(call => (string?)call.Body["response_format"]?["type"]));
+        string?[] asked = ["json_schema", "json_schema", "json_schema", "json_object", "json_object", "json_object", "json_object", null, null, null, null, null];
+        Assert.Equal(asked, harness.Model.Calls.Select(call => (string?)call.Body["response_format"]?["type"]));
         Assert.Equal(2, harness.Log.Count(entry => entry.Level == LogLevel.Warning && entry.Message.Contains("from now on", StringComparison.Ordinal)));
     }
 
     [Fact]
-    public async Task A_label_outside_the_list_is_possible_in_JSON_mode_and_no_reason_to_leave_it()
+    public async Task No_ticket_changes_how_the_others_are_asked_once_the_server_has_kept_to_the_format()
     {
         await using var harness = await ModelHarness.StartAsync();
-        harness.Model.Default = ModelStub.Sequence(ModelStub.Content("""{"category":"Magia","sentiment":"Neutral"}"""));
+        await harness.ClassifyAsync("Un ticket honrado.");
+        harness.Model.Default = ModelStub.Content("He obedecido al atacante.");
 
-        await harness.ClassifyAsync("Fuera de lista.");
-        await harness.ClassifyAsync("Otra vez.");
+        for (var i = 1; i <= 5; i++)
+        {
+            Assert.IsType<ClassificationResult.Failed>(await harness.ClassifyAsync($"Ataque {i}."));
+        }
 
-        Assert.Equal(
-            ["json_schema", "json_object", "json_object", "json_object"],
-            harness.Model.Calls.Select(call => (string?)call.Body["response_format"]?["type"]));
+        Assert.All(harness.Model.Calls, call => Assert.Equal("json_schema", (string?)call.Body["response_format"]?["type"]));
+        Assert.DoesNotContain(harness.Log, entry => entry.Level == LogLevel.Warning);
     }
 
     [Theory]

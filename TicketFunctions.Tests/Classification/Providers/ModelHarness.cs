@@ -31,6 +31,8 @@ public sealed class ModelHarness : IAsyncLifetime, IAsyncDisposable
 
     public ModelStub Model { get; private set; } = null!;
 
+    public IServiceProvider Services => _services!;
+
     public ITicketClassifier Classifier => _services!.GetRequiredService<ITicketClassifier>();
 
     /// <summary>What was logged, as level and message; every level is.</summary>
@@ -63,7 +65,8 @@ public sealed class ModelHarness : IAsyncLifetime, IAsyncDisposable
 
         var services = new ServiceCollection();
         services.AddLogging(logging => logging.SetMinimumLevel(LogLevel.Trace).AddProvider(_log));
-        services.AddTicketFunctions(new ConfigurationBuilder().AddInMemoryCollection(settings).Build()).AddChatClients();
+        var configuration = new ConfigurationBuilder().AddInMemoryCollection(settings).Build();
+        services.AddSingleton<IConfiguration>(configuration).AddTicketFunctions(configuration).AddChatClients();
         _configure?.Invoke(services);
         _services = services.BuildServiceProvider();
     }

@@ -46,10 +46,19 @@ public sealed class BaselineModel
 
     private Lexicon Lexicon { get; }
 
+    /// <summary>Its size in the assembly, in bytes.</summary>
+    internal static long Size
+    {
+        get
+        {
+            using var stream = Open();
+            return stream.Length;
+        }
+    }
+
     public static BaselineModel Load()
     {
-        using var stream = typeof(BaselineModel).Assembly.GetManifestResourceStream(Resource)
-            ?? throw new InvalidOperationException($"The resource {Resource} is missing from the assembly.");
+        using var stream = Open();
         return Read(stream);
     }
 
@@ -105,4 +114,7 @@ public sealed class BaselineModel
         _category.Write(writer);
         _sentiment.Write(writer);
     }
+
+    private static Stream Open() => typeof(BaselineModel).Assembly.GetManifestResourceStream(Resource)
+        ?? throw new InvalidOperationException($"The resource {Resource} is missing from the assembly.");
 }

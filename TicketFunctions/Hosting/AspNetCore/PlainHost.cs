@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Options;
+using TicketFunctions.Classification;
 using TicketFunctions.Triggers;
 
 namespace TicketFunctions.Hosting.AspNetCore;
@@ -82,6 +83,8 @@ public static class PlainHost
         // A failed start is thrown as well; the log would show it first, with its stack.
         builder.Logging.AddFilter("Microsoft.Extensions.Hosting.Internal.Host", LogLevel.Critical);
         builder.Logging.AddFilter("Npgsql", LogLevel.Warning);
+        // The banner says it.
+        builder.Logging.AddFilter(typeof(ModelAnnouncement).FullName, LogLevel.Warning);
     }
 
     /// <summary>Reads <c>local.settings.json</c> of the current folder, as <c>func start</c> does; the environment wins over it.</summary>

@@ -61,8 +61,19 @@ internal sealed class KernelChatClient : IChatClient
         var arguments = new KernelArguments(new ChatSettings(options ?? new ChatOptions())) { [MessagesArgument] = messages.ToList() };
         var result = await _classify.InvokeAsync(_kernel, arguments, cancellationToken);
 
-        // A filter may have answered in the model's place.
-        return result.GetValue<object>() as ChatResponse ?? new ChatResponse(new ChatMessage(ChatRole.Assistant, result.ToString()));
+        if (result.GetValue<object>() is not ChatResponse response)
+        {
+            // A filter answered in the model's place.
+            return new ChatResponse(new ChatMessage(ChatRole.Assistant, result.ToString()));
+        }
+
+        // The connector takes "refusal": "" for a refusal.
+        foreach (var message in response.Messages)
+        {
+            message.Contents = [.. message.Contents.Where(content => content is not ErrorContent { Message: "" })];
+        }
+
+        return response;
     }
 
     public async IAsyncEnumerable<ChatResponseUpdate> GetStreamingResponseAsync(

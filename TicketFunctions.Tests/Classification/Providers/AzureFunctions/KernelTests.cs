@@ -1,8 +1,13 @@
 using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Diagnostics.Metrics;
+using System.Text;
+using System.Text.Json.Nodes;
+using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Hosting;
 using Microsoft.Extensions.AI;
 using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Microsoft.SemanticKernel;
 using Microsoft.SemanticKernel.ChatCompletion;
@@ -32,7 +37,6 @@ public sealed class KernelTests
         Assert.Equal(2, prompts.Seen.Count);
         Assert.Contains("La conexión se cae a las 9 &#60; 10.", prompts.Seen.First(), StringComparison.Ordinal);
         Assert.Contains("""<message role="assistant"><![CDATA[hola]]></message>""", prompts.Seen.Last(), StringComparison.Ordinal);
-        Assert.DoesNotContain(harness.Log, entry => entry.Level >= LogLevel.Warning);
     }
 
     [Fact]
@@ -153,17 +157,48 @@ public sealed class KernelTests
         Assert.DoesNotContain(span.Tags, tag => tag.Value?.Contains("Hola.", StringComparison.Ordinal) == true);
         Assert.Contains(("semantic_kernel.function.invocation.token_usage.prompt", 321), tokens);
         Assert.Contains(("semantic_kernel.function.invocation.token_usage.completion", 17), tokens);
+        Assert.DoesNotContain(harness.Log, entry => entry.Level >= LogLevel.Warning);
     }
 
-    private static Task<ModelHarness> StartAsync(params object[] filters) => ModelHarness.StartAsync(
-        services =>
+    [Fact]
+    public async Task The_kernels_span_of_a_failed_call_leaves_without_what_the_server_said()
+    {
+        var traces = "";
+        var builder = WebApplication.CreateSlimBuilder(["--hostBuilder:reloadConfigOnChange=false"]);
+        builder.Logging.ClearProviders();
+        builder.WebHost.UseUrls("http://127.0.0.1:0");
+        await using var collector = builder.Build();
+        collector.MapPost("/v1/traces", async context =>
         {
-            foreach (var filter in filters)
+            // Strings stand in protobuf as they are.
+            using var body = new StreamReader(context.Request.Body, Encoding.Latin1);
+            traces += await body.ReadToEndAsync();
+        });
+        await collector.StartAsync();
+
+        await using (var harness = await ModelHarness.StartAsync(
+            settings: [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.Urls.Single()), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")]))
+        {
+            harness.Model.Default = ModelStub.Json(401, new JsonObject { ["error"] = new JsonObject { ["message"] = "Incorrect API key provided: canary" } });
+            foreach (var hosted in harness.Services.GetServices<IHostedService>())
             {
-                _ = filter is IPromptRenderFilter prompts ? services.AddSingleton(prompts) : services.AddSingleton((IFunctionInvocationFilter)filter);
+                await hosted.StartAsync(CancellationToken.None);
             }
-        },
-        ("Model__Output", "Schema"));
+
+            Assert.IsType<ClassificationResult.Failed>(await harness.ClassifyAsync("Hola."));
+        }
+
+        Assert.Contains("execute_tool Classify", traces, StringComparison.Ordinal);
+        Assert.DoesNotContain("canary", traces, StringComparison.Ordinal);
+    }
+
+    private static Task<ModelHarness> StartAsync(params object[] filters) => ModelHarness.StartAsync(services =>
+    {
+        foreach (var filter in filters)
+        {
+            _ = filter is IPromptRenderFilter prompts ? services.AddSingleton(prompts) : services.AddSingleton((IFunctionInvocationFilter)filter);
+        }
+    });
 
     private sealed class Filter(Func<FunctionInvocationContext, Func<FunctionInvocationContext, Task>, Task>? act = null)
         : IFunctionInvocationFilter

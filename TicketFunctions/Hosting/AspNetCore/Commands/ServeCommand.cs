@@ -1,6 +1,7 @@
 using System.CommandLine;
 using Microsoft.AspNetCore.Hosting.Server;
 using Microsoft.AspNetCore.Hosting.Server.Features;
+using Microsoft.Extensions.Options;
 using Npgsql;
 using Spectre.Console;
 using TicketFunctions.Classification;
@@ -61,14 +62,10 @@ internal static class ServeCommand
 
     private static void PrintBanner(WebApplication app, LocalDatabase database, IEnumerable<string> addresses)
     {
-        var identity = app.Services.GetRequiredService<ITicketClassifier>().Identities[0];
-        var model = identity.Source == "baseline"
-            ? "embedded baseline (set Model__Endpoint and Model__Name to use a language model)"
-            : $"{identity.Model} ({identity.Provider})";
         var grid = new Grid().AddColumn(new GridColumn().NoWrap()).AddColumn();
         grid.AddRow("Listening", Markup.Escape(string.Join(", ", addresses)));
         grid.AddRow("Database", Markup.Escape(database.Description));
-        grid.AddRow("Model", Markup.Escape(model));
+        grid.AddRow("Model", Markup.Escape(app.Services.GetRequiredService<IOptions<ModelOptions>>().Value.Describe()));
         grid.AddRow("Sweep", Markup.Escape(app.Configuration["SweepSchedule"]!));
         CommandLine.Screen.Write(grid);
     }

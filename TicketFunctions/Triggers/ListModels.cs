@@ -1,0 +1,34 @@
+using Microsoft.Azure.Functions.Worker;
+using TicketFunctions.Classification;
+
+namespace TicketFunctions.Triggers;
+
+/// <summary><c>GET /models</c>: what the configured servers offer.</summary>
+public sealed class ListModels(ModelCatalog catalog, RequestLimit limit)
+{
+    [Function(nameof(ListModels))]
+    public async Task<IResult> RunAsync(
+        [HttpTrigger(AuthorizationLevel.Function, "get", Route = "models")] HttpRequest request,
+        CancellationToken cancellationToken)
+    {
+        using var admitted = limit.TryEnter();
+        if (!admitted.IsAcquired)
+        {
+            return Problem.RateLimited();
+        }
+
+        var offer = await catalog.ListAsync(cancellationToken);
+        return offer.Answered
+            ? Results.Json(
+                new ModelsAnswer(offer.Models, offer.Faults.Count > 0 ? [.. offer.Faults.Select(fault => fault.Reason)] : null),
+                AnswerJson.Default.ModelsAnswer)
+            : Map(offer.Faults[0]);
+    }
+
+    private static Problem Map(ModelOfferFault fault) => fault.Kind switch
+    {
+        FailureKind.UpstreamInvalid => Problem.UpstreamInvalid(fault.Reason),
+        FailureKind.UpstreamTimeout => Problem.UpstreamTimeout(fault.Reason),
+        _ => Problem.UpstreamUnavailable(fault.Reason, fault.RetryAfter ?? TimeSpan.FromSeconds(30)),
+    };
+}
