@@ -65,6 +65,21 @@ public sealed class ResilienceTests
         Assert.Equal((FailureKind.UpstreamUnavailable, false), (failed.Kind, failed.WasAnswered));
     }
 
+    /// <summary>What OpenAI and Groq say to a low tier: that one may pay for more does not mean that the account is empty.</summary>
+    [Theory]
+    [InlineData("Rate limit reached for gpt-4.1-mini on requests per min (RPM): Limit 3. Please try again in 20s. You can increase your rate limit by adding a payment method to your account at https://platform.openai.com/account/billing.")]
+    [InlineData("Rate limit reached for model `llama-3.3-70b-versatile` on tokens per minute (TPM). Need more tokens? Upgrade to Dev Tier today at https://console.groq.com/settings/billing")]
+    public async Task A_rate_limit_that_offers_to_pay_for_more_is_still_one(string message)
+    {
+        await using var harness = await ModelHarness.StartAsync(null, ("Model__MaxRetries", "1"));
+        harness.Model.Default = ModelStub.Sequence(
+            ModelStub.Json(429, new JsonObject { ["error"] = new JsonObject { ["message"] = message, ["code"] = "rate_limit_exceeded" } }), Good);
+
+        var labelled = Assert.IsType<ClassificationResult.Labelled>(await harness.ClassifyAsync("Nivel gratuito."));
+
+        Assert.Equal([CallOutcome.RateLimited, CallOutcome.Labelled], labelled.Calls.Select(call => call.Outcome));
+    }
+
     [Fact]
     public async Task A_silent_model_is_not_asked_again_since_its_first_answer_may_have_been_paid()
     {
