@@ -139,6 +139,43 @@ public sealed class ResilienceTests
     }
 
     [Fact]
+    public async Task Who_waits_in_line_hears_it_too_when_the_server_asks_to_be_left_alone()
+    {
+        await using var harness = await ModelHarness.StartAsync(
+            null, ("Model__MaxRetries", "0"), ("Model__MaxConcurrency", "1"), ("Model__TotalTimeout", "00:00:05"), ("Model__AttemptTimeout", "00:00:05"));
+        var hold = harness.Model.HoldAll(ModelStub.Raw(429, "application/json", "{}", ("Retry-After", "3600")));
+        var first = harness.ClassifyAsync("El primero.");
+        await hold.Arrived;
+        var waiting = Enumerable.Range(1, 4).Select(i => harness.ClassifyAsync($"En la fila {i}.")).ToList();
+
+        hold.Release();
+        await first;
+        var failed = (await Task.WhenAll(waiting)).Cast<ClassificationResult.Failed>().ToList();
+
+        Assert.Single(harness.Model.Calls);
+        Assert.All(failed, result => Assert.Empty(result.Calls));
+        Assert.All(failed, result => Assert.InRange(result.RetryAfter!.Value.TotalSeconds, 50, 60));
+    }
+
+    [Fact]
+    public async Task Who_waits_in_line_goes_on_after_the_wait_that_the_server_asks_for()
+    {
+        await using var harness = await ModelHarness.StartAsync(null, ("Model__MaxRetries", "0"), ("Model__MaxConcurrency", "1"));
+        var hold = new ModelHold();
+        harness.Model.Default = ModelStub.Sequence(ModelStub.Held(hold, ModelStub.Raw(429, "application/json", "{}", ("Retry-After", "1"))), Good);
+        var first = harness.ClassifyAsync("El primero.");
+        await hold.Arrived;
+        var waiting = Enumerable.Range(1, 4).Select(i => harness.ClassifyAsync($"En la fila {i}.")).ToList();
+        var started = TimeProvider.System.GetTimestamp();
+
+        hold.Release();
+        await first;
+
+        Assert.All(await Task.WhenAll(waiting), result => Assert.IsType<ClassificationResult.Labelled>(result));
+        Assert.True(TimeProvider.System.GetElapsedTime(started).TotalMilliseconds >= 930, "They came back too early.");
+    }
+
+    [Fact]
     public async Task Five_failures_open_the_breaker_and_one_probe_after_the_break_closes_it()
     {
         await using var harness = await ModelHarness.StartAsync(null, ("Model__MaxRetries", "0"), ("Model__BreakDuration", "00:00:00.6"));
