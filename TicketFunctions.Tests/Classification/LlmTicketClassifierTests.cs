@@ -22,6 +22,7 @@ public sealed class LlmTicketClassifierTests
 
         // What the handler throws when no connection came about in time: nobody was asked, and nothing can have been paid.
         { new TaskCanceledException("secret", new TimeoutException("secret")), FailureKind.UpstreamUnavailable },
+        { new OperationCanceledException("secret", new TaskCanceledException("secret", new TimeoutException("secret"))), FailureKind.UpstreamUnavailable },
         { new ArgumentOutOfRangeException("secret"), FailureKind.UpstreamInvalid },
         { new InvalidOperationException("secret"), FailureKind.UpstreamInvalid },
         { new KeyNotFoundException("secret"), FailureKind.UpstreamInvalid },

@@ -56,6 +56,9 @@ internal sealed record ModelFault(
             CallOutcome.Unavailable, "unavailable: Azure gave no token for the model; check the managed identity, or set Model__ApiKey"),
         // The handler's own time for a connection: nobody was asked, so nothing can have been paid.
         OperationCanceledException { InnerException: TimeoutException } => CannotBeReached,
+
+        // So Semantic Kernel passes it on.
+        OperationCanceledException { InnerException: OperationCanceledException inner } => From(inner, now),
         OperationCanceledException or TimeoutException => TimedOut,
         _ => new(CallOutcome.Malformed, "invalid: the model's server answered something that is not a chat completion"),
     };
