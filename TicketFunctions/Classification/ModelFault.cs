@@ -38,6 +38,8 @@ internal sealed record ModelFault(
 
     public static ModelFault TimedOut { get; } = new(CallOutcome.TimedOut, "timeout: the model did not answer in time");
 
+    private static ModelFault CannotBeReached { get; } = new(CallOutcome.Unavailable, "unavailable: the model's server cannot be reached, or broke off");
+
     public static ModelFault NotCalled(TimeSpan retryAfter) =>
         new(CallOutcome.Unavailable, "unavailable: the model's server failed a moment ago and is left alone", RetryAfter: retryAfter, WasCalled: false);
 
@@ -49,10 +51,14 @@ internal sealed record ModelFault(
         ClientResultException { InnerException: { } inner } => From(inner, now),
         HttpRequestException { HttpRequestError: HttpRequestError.ConfigurationLimitExceeded } => new(
             CallOutcome.Malformed, "invalid: the model's server answered without end"),
-        ClientResultException or HttpRequestException or IOException => new(
-            CallOutcome.Unavailable, "unavailable: the model's server cannot be reached, or broke off"),
+        ClientResultException or HttpRequestException or IOException => CannotBeReached,
         Azure.Identity.AuthenticationFailedException => new(
             CallOutcome.Unavailable, "unavailable: Azure gave no token for the model; check the managed identity, or set Model__ApiKey"),
+        // The handler's own time for a connection: nobody was asked, so nothing can have been paid.
+        OperationCanceledException { InnerException: TimeoutException } => CannotBeReached,
+
+        // So Semantic Kernel passes it on.
+        OperationCanceledException { InnerException: OperationCanceledException inner } => From(inner, now),
         OperationCanceledException or TimeoutException => TimedOut,
         _ => new(CallOutcome.Malformed, "invalid: the model's server answered something that is not a chat completion"),
     };

@@ -105,6 +105,22 @@ public sealed class CapabilityTests
         Assert.DoesNotContain(harness.Log, entry => entry.Level == LogLevel.Warning);
     }
 
+    [Theory]
+    [InlineData("logprobs")]
+    [InlineData("temperature and logprobs are fine, the key is not")]
+    [InlineData("strict")]
+    [InlineData("response_format")]
+    public async Task A_request_is_not_sent_again_for_a_member_that_it_did_not_have(string message)
+    {
+        await using var harness = await ModelHarness.StartAsync(null, ("Model__Output", "Prompt"), ("Model__Confidence", "None"));
+        harness.Model.Default = ModelStub.Json(400, new JsonObject { ["error"] = message });
+
+        Assert.IsType<ClassificationResult.Failed>(await harness.ClassifyAsync("Una sola vez."));
+
+        Assert.Single(harness.Model.Calls);
+        Assert.DoesNotContain(harness.Log, entry => entry.Level == LogLevel.Warning);
+    }
+
     [Fact]
     public async Task Many_that_meet_the_same_refusal_at_once_step_down_once()
     {

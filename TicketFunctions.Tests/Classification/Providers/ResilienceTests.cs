@@ -65,6 +65,21 @@ public sealed class ResilienceTests
         Assert.Equal((FailureKind.UpstreamUnavailable, false), (failed.Kind, failed.WasAnswered));
     }
 
+    /// <summary>What OpenAI and Groq say to a low tier: that one may pay for more does not mean that the account is empty.</summary>
+    [Theory]
+    [InlineData("Rate limit reached for gpt-4.1-mini on requests per min (RPM): Limit 3. Please try again in 20s. You can increase your rate limit by adding a payment method to your account at https://platform.openai.com/account/billing.")]
+    [InlineData("Rate limit reached for model `llama-3.3-70b-versatile` on tokens per minute (TPM). Need more tokens? Upgrade to Dev Tier today at https://console.groq.com/settings/billing")]
+    public async Task A_rate_limit_that_offers_to_pay_for_more_is_still_one(string message)
+    {
+        await using var harness = await ModelHarness.StartAsync(null, ("Model__MaxRetries", "1"));
+        harness.Model.Default = ModelStub.Sequence(
+            ModelStub.Json(429, new JsonObject { ["error"] = new JsonObject { ["message"] = message, ["code"] = "rate_limit_exceeded" } }), Good);
+
+        var labelled = Assert.IsType<ClassificationResult.Labelled>(await harness.ClassifyAsync("Nivel gratuito."));
+
+        Assert.Equal([CallOutcome.RateLimited, CallOutcome.Labelled], labelled.Calls.Select(call => call.Outcome));
+    }
+
     [Fact]
     public async Task A_silent_model_is_not_asked_again_since_its_first_answer_may_have_been_paid()
     {
@@ -121,6 +136,43 @@ public sealed class ResilienceTests
 
         // Not for a day: a minute later somebody asks again.
         Assert.InRange(next.RetryAfter!.Value.TotalSeconds, 50, 60);
+    }
+
+    [Fact]
+    public async Task Who_waits_in_line_hears_it_too_when_the_server_asks_to_be_left_alone()
+    {
+        await using var harness = await ModelHarness.StartAsync(
+            null, ("Model__MaxRetries", "0"), ("Model__MaxConcurrency", "1"), ("Model__TotalTimeout", "00:00:05"), ("Model__AttemptTimeout", "00:00:05"));
+        var hold = harness.Model.HoldAll(ModelStub.Raw(429, "application/json", "{}", ("Retry-After", "3600")));
+        var first = harness.ClassifyAsync("El primero.");
+        await hold.Arrived;
+        var waiting = Enumerable.Range(1, 4).Select(i => harness.ClassifyAsync($"En la fila {i}.")).ToList();
+
+        hold.Release();
+        await first;
+        var failed = (await Task.WhenAll(waiting)).Cast<ClassificationResult.Failed>().ToList();
+
+        Assert.Single(harness.Model.Calls);
+        Assert.All(failed, result => Assert.Empty(result.Calls));
+        Assert.All(failed, result => Assert.InRange(result.RetryAfter!.Value.TotalSeconds, 50, 60));
+    }
+
+    [Fact]
+    public async Task Who_waits_in_line_goes_on_after_the_wait_that_the_server_asks_for()
+    {
+        await using var harness = await ModelHarness.StartAsync(null, ("Model__MaxRetries", "0"), ("Model__MaxConcurrency", "1"));
+        var hold = new ModelHold();
+        harness.Model.Default = ModelStub.Sequence(ModelStub.Held(hold, ModelStub.Raw(429, "application/json", "{}", ("Retry-After", "1"))), Good);
+        var first = harness.ClassifyAsync("El primero.");
+        await hold.Arrived;
+        var waiting = Enumerable.Range(1, 4).Select(i => harness.ClassifyAsync($"En la fila {i}.")).ToList();
+        var started = TimeProvider.System.GetTimestamp();
+
+        hold.Release();
+        await first;
+
+        Assert.All(await Task.WhenAll(waiting), result => Assert.IsType<ClassificationResult.Labelled>(result));
+        Assert.True(TimeProvider.System.GetElapsedTime(started).TotalMilliseconds >= 930, "They came back too early.");
     }
 
     [Fact]
