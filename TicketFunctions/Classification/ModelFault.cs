@@ -51,6 +51,9 @@ internal sealed record ModelFault(
             CallOutcome.Malformed, "invalid: the model's server answered without end"),
         ClientResultException or HttpRequestException or IOException => new(
             CallOutcome.Unavailable, "unavailable: the model's server cannot be reached, or broke off"),
+        // The only time-out that is not ours: nobody took the connection, so nothing was asked.
+        OperationCanceledException { InnerException: TimeoutException } => new(
+            CallOutcome.Unavailable, "unavailable: the model's server does not take connections"),
         Azure.Identity.AuthenticationFailedException => new(
             CallOutcome.Unavailable, "unavailable: Azure gave no token for the model; check the managed identity, or set Model__ApiKey"),
         OperationCanceledException or TimeoutException => TimedOut,
