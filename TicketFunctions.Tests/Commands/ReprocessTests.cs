@@ -92,6 +92,7 @@ public sealed class ReprocessTests : IAsyncLifetime, IDisposable
         Assert.Equal("1 found", await FindAsync("--since", time, "--label", "Tecnico"));
         Assert.Equal("2 found", await FindAsync("--model", "stub-model", "--limit", "2"));
         Assert.Equal("0 found", await FindAsync("--model", "baseline"));
+        Assert.Equal("0 found", await FindAsync("--model", "model"));
         Assert.Equal("0 found", await FindAsync("--since", "2099-01-01"));
 
         async Task<string> FindAsync(params string[] conditions) =>
