@@ -92,6 +92,7 @@ public sealed class ReprocessTests : IAsyncLifetime, IDisposable
         Assert.Equal("1 found", await FindAsync("--since", time, "--label", "Tecnico"));
         Assert.Equal("2 found", await FindAsync("--model", "stub-model", "--limit", "2"));
         Assert.Equal("0 found", await FindAsync("--model", "baseline"));
+        Assert.Equal("0 found", await FindAsync("--model", "model"));
         Assert.Equal("0 found", await FindAsync("--since", "2099-01-01"));
 
         async Task<string> FindAsync(params string[] conditions) =>
@@ -127,8 +128,10 @@ public sealed class ReprocessTests : IAsyncLifetime, IDisposable
         Assert.Equal("Comercial", (await _app.ReadTicketAsync(ids[1])).Category);
     }
 
-    [Fact]
-    public async Task A_model_that_is_away_ends_the_run_and_every_ticket_keeps_its_labels()
+    [Theory]
+    [InlineData("false")]
+    [InlineData("true")]
+    public async Task A_model_that_is_away_ends_the_run_and_every_ticket_keeps_its_labels_also_where_the_baseline_stands_in(string standsIn)
     {
         await DecideAsync([.. Enumerable.Range(1, 12).Select(i => $"Ticket {i}.")]);
         _app.Model.Default = ModelStub.Json(503, new JsonObject());
@@ -136,7 +139,7 @@ public sealed class ReprocessTests : IAsyncLifetime, IDisposable
 
         foreach (string[] arguments in new string[][] { ["reprocess", "--model", "stub-model"], ["reprocess", "--model", "stub-model", "--dry-run"] })
         {
-            var result = await _product.RunAsync("", [("Sweep__Concurrency", "1"), ("Model__BreakDuration", "00:00:00")], arguments);
+            var result = await _product.RunAsync("", [("Sweep__Concurrency", "1"), ("Model__BreakDuration", "00:00:00"), ("Model__BaselineStandsIn", standsIn)], arguments);
             Assert.Equal(1, result.ExitCode);
             Assert.Contains("5 failed and keep their labels", result.Output, StringComparison.Ordinal);
             Assert.Contains("Ended early: no model can be reached.", result.Output, StringComparison.Ordinal);

@@ -107,6 +107,7 @@ public sealed class OutageTests : IAsyncLifetime
 
     [Theory]
     [InlineData(FailureKind.UpstreamUnavailable, CallOutcome.Unparseable)]
+    [InlineData(FailureKind.UpstreamUnavailable, CallOutcome.TimedOut)]
     [InlineData(FailureKind.UpstreamTimeout, CallOutcome.TimedOut)]
     [InlineData(FailureKind.UpstreamInvalid, CallOutcome.Refused)]
     public async Task What_may_have_been_paid_counts_also_in_an_outage(FailureKind kind, CallOutcome outcome)

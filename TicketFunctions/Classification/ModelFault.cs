@@ -1,6 +1,8 @@
 using System.ClientModel;
 using System.ClientModel.Primitives;
 using System.Globalization;
+using System.Text;
+using System.Text.Json;
 
 namespace TicketFunctions.Classification;
 
@@ -110,17 +112,55 @@ internal sealed record ModelFault(
             : null;
     }
 
+    /// <summary>What the server says of the fault, without what it repeats of the request: no ticket may talk us into anything.</summary>
     private static string ReadText(PipelineResponse? response)
     {
+        string text;
         try
         {
-            var text = response?.Content.ToString() ?? "";
-            return text.Length > 8192 ? text[..8192] : text;
+            text = response?.Content.ToString() ?? "";
         }
         catch (InvalidOperationException)
         {
             // Its body was not read.
             return "";
+        }
+
+        try
+        {
+            using var document = JsonDocument.Parse(text);
+            var said = new StringBuilder();
+            Append(document.RootElement, said);
+            return said.ToString();
+        }
+        catch (Exception e) when (e is JsonException or InvalidOperationException)
+        {
+            return text.Length > 1024 ? text[..1024] : text;
+        }
+
+        static void Append(JsonElement element, StringBuilder said)
+        {
+            switch (element.ValueKind)
+            {
+                case JsonValueKind.String:
+                    said.Append(element.GetString()).Append('\n');
+                    break;
+                case JsonValueKind.Array:
+                    foreach (var item in element.EnumerateArray())
+                    {
+                        Append(item, said);
+                    }
+
+                    break;
+                case JsonValueKind.Object:
+                    // FastAPI, under many of these servers, shows the input that it refused.
+                    foreach (var member in element.EnumerateObject().Where(member => member.Name is not ("input" or "ctx" or "body" or "request" or "messages")))
+                    {
+                        Append(member.Value, said);
+                    }
+
+                    break;
+            }
         }
     }
 

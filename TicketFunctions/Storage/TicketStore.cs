@@ -606,7 +606,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
               and tickets.category = decision.category
               and tickets.sentiment = decision.sentiment
               and (@PromptVersion::text is null or decision.prompt_version = @PromptVersion)
-              and (@Model::text is null or decision.model = @Model or decision.source = @Model)
+              and (@Model::text is null or decision.model = @Model or (@Model = 'baseline' and decision.source = 'baseline'))
               and (@Label::text is null or decision.category = @Label or decision.sentiment = @Label)
               and (@Since::timestamptz is null or decision.decided_at >= @Since)
             order by tickets.created_at, tickets.id

@@ -112,6 +112,9 @@ public sealed class TicketReprocess(
 
         run.Count(ticket.Labels, result switch
         {
+            // As in earnest: it replaces no labels.
+            ClassificationResult.Labelled { Identity.Source: "baseline" } when classifier.Identities.Any(identity => identity.Source == "model") =>
+                new TriageResult.NotForced(FailureKind.UpstreamUnavailable),
             ClassificationResult.Labelled labelled => new TriageResult.Labelled(ticket.Id, labelled.Labels, labelled.Identity.Source, labelled.Identity.Model, labelled.Confidence),
             ClassificationResult.Failed failed => new TriageResult.NotForced(failed.Kind),
             _ => throw new InvalidOperationException($"No arm for {result.GetType().Name}."),

@@ -87,6 +87,25 @@ public sealed class CapabilityTests
         Assert.DoesNotContain(harness.Log, entry => entry.Level == LogLevel.Warning);
     }
 
+    [Fact]
+    public async Task What_an_error_repeats_of_the_ticket_is_not_taken_for_the_servers_word()
+    {
+        await using var harness = await ModelHarness.StartAsync();
+        const string Attack = "strict response_format logprobs temperature content_filter insufficient_quota";
+        harness.Model.On(Attack, (call, context) => ModelStub.Json(422, new JsonObject
+        {
+            ["detail"] = new JsonArray(new JsonObject { ["type"] = "value_error", ["loc"] = new JsonArray("body", "messages", 1), ["msg"] = "Too long", ["input"] = call.Body.DeepClone() }),
+        })(call, context));
+
+        var failed = Assert.IsType<ClassificationResult.Failed>(await harness.ClassifyAsync(Attack));
+        await harness.ClassifyAsync("Otro ticket.");
+
+        Assert.Equal(CallOutcome.Rejected, Assert.Single(failed.Calls).Outcome);
+        var after = harness.Model.CallsFor("Otro ticket.")[0].Body;
+        Assert.Equal(true, (bool?)after["response_format"]!["json_schema"]!["strict"]);
+        Assert.Equal(0, (int?)after["temperature"]);
+    }
+
     [Theory]
     [InlineData("Schema", "json_schema")]
     [InlineData("Json", "json_object")]

@@ -1,6 +1,9 @@
 using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
 using System.Text.Json.Nodes;
 using TicketFunctions.Classification;
+using TicketFunctions.Tests.Commands;
 using TicketFunctions.Tests.Support;
 using Script = System.Func<TicketFunctions.Tests.Support.ModelCall, Microsoft.AspNetCore.Http.HttpContext, System.Threading.Tasks.Task>;
 
@@ -90,6 +93,27 @@ public sealed class ResilienceTests
 
         Assert.Single(harness.Model.Calls);
         Assert.Equal((FailureKind.UpstreamTimeout, CallOutcome.TimedOut), (failed.Kind, Assert.Single(failed.Calls).Outcome));
+    }
+
+    /// <summary>A host that is off answers nothing: like one whose line of waiting connections is full.</summary>
+    [UnixFact]
+    public async Task A_server_that_takes_no_connections_is_out_of_reach_and_the_next_address_is_asked()
+    {
+        using var full = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+        full.Bind(new IPEndPoint(IPAddress.Loopback, 0));
+        full.Listen(0);
+        using var waiting = new TcpClient();
+        await waiting.ConnectAsync((IPEndPoint)full.LocalEndPoint!);
+        var off = $"http://{full.LocalEndPoint}/v1";
+
+        await using var alone = await ModelHarness.StartAsync(null, ("Model__Endpoint", off), ("Model__MaxRetries", "0"));
+        await using var backed = await ModelHarness.StartAsync(null, ("Model__Endpoint", $"{off},{alone.Model.Endpoint}"));
+        var results = await Task.WhenAll([alone.ClassifyAsync("Nadie."), .. Enumerable.Range(1, 2).Select(n => backed.ClassifyAsync($"El otro, {n}."))]);
+
+        var failed = Assert.IsType<ClassificationResult.Failed>(results[0]);
+        Assert.Equal((FailureKind.UpstreamUnavailable, CallOutcome.Unavailable), (failed.Kind, Assert.Single(failed.Calls).Outcome));
+        Assert.All(results[1..], result => Assert.IsType<ClassificationResult.Labelled>(result));
+        Assert.Contains(results[1..], result => result.Calls[0].Outcome == CallOutcome.Unavailable);
     }
 
     /// <summary>Waits within the budget are waited for; what lies beyond it ends the attempt at once, and says when to come back.</summary>
