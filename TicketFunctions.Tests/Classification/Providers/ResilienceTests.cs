@@ -3,7 +3,6 @@ using System.Net;
 using System.Net.Sockets;
 using System.Text.Json.Nodes;
 using TicketFunctions.Classification;
-using TicketFunctions.Tests.Commands;
 using TicketFunctions.Tests.Support;
 using Script = System.Func<TicketFunctions.Tests.Support.ModelCall, Microsoft.AspNetCore.Http.HttpContext, System.Threading.Tasks.Task>;
 
