@@ -308,7 +308,7 @@ public sealed class ResilienceTests
         var refused = Enumerable.Range(1, 20).Select(i => harness.ClassifyAsync($"Demasiados {i}.")).ToList();
         await refuse.WaitForAsync(16);
 
-        // Sixteen are refused together, which counts once: eight go on. Four waited, and are refused, which halves again.
+        // Sixteen are refused together, which counts once: eight go on. Four waited, and are among them.
         var busiest = 0;
         var busy = 0;
         harness.Model.Default = async (call, context) =>
@@ -324,6 +324,16 @@ public sealed class ResilienceTests
         var hold = harness.Model.HoldAll(Good);
         var after = Enumerable.Range(1, 40).Select(i => harness.ClassifyAsync($"Después {i}.")).ToList();
         await hold.WaitForAsync(8);
+
+        // By the time that others were called and answered, a ninth would be here.
+        await using var other = await ModelHarness.StartAsync(null, ("Model__Endpoint", harness.Model.Endpoint));
+        harness.Model.On("Otro proceso.", Good);
+        for (var i = 1; i <= 10; i++)
+        {
+            await other.ClassifyAsync("Otro proceso.");
+        }
+
+        Assert.Equal(8, harness.Model.Calls.Count(call => call.Ticket.StartsWith("Después", StringComparison.Ordinal)));
         hold.Release();
         Assert.All(await Task.WhenAll(after), result => Assert.IsType<ClassificationResult.Labelled>(result));
 
