@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text.Json.Nodes;
+using Microsoft.Extensions.DependencyInjection;
 using TicketFunctions.Classification;
 using TicketFunctions.Tests.Support;
 using Script = System.Func<TicketFunctions.Tests.Support.ModelCall, Microsoft.AspNetCore.Http.HttpContext, System.Threading.Tasks.Task>;
@@ -211,6 +212,36 @@ public sealed class ResilienceTests
     }
 
     [Fact]
+    public async Task Few_failures_open_the_breaker_and_as_many_among_answers_do_not()
+    {
+        var clock = new Clock();
+        await using var slow = await ModelHarness.StartAsync(services => services.AddSingleton<TimeProvider>(clock), ("Model__MaxRetries", "0"));
+        slow.Model.Default = Down;
+        for (var i = 1; i <= 8; i++)
+        {
+            await slow.ClassifyAsync($"Uno cada cinco segundos {i}.");
+            clock.Advance(TimeSpan.FromSeconds(i < 5 ? 5 : 0));
+        }
+
+        Assert.Equal(5, slow.Model.Calls.Count);
+
+        await using var mixed = await ModelHarness.StartAsync(null, ("Model__MaxRetries", "0"));
+        for (var i = 1; i <= 3; i++)
+        {
+            await mixed.ClassifyAsync($"Bien {i}.");
+        }
+
+        mixed.Model.Default = Down;
+        for (var i = 1; i <= 20; i++)
+        {
+            await mixed.ClassifyAsync($"Mal {i}.");
+        }
+
+        // Twelve of fifteen are four fifths.
+        Assert.Equal(15, mixed.Model.Calls.Count);
+    }
+
+    [Fact]
     public async Task A_key_that_is_not_taken_opens_the_breaker_and_a_request_that_is_not_does_not()
     {
         await using var harness = await ModelHarness.StartAsync();
@@ -351,5 +382,17 @@ public sealed class ResilienceTests
                 Interlocked.CompareExchange(ref target, value, seen);
             }
         }
+    }
+
+    /// <summary>The date too, by which the breaker counts; timers go by the real one.</summary>
+    private sealed class Clock : TimeProvider
+    {
+        private TimeSpan _shift;
+
+        public void Advance(TimeSpan time) => _shift += time;
+
+        public override DateTimeOffset GetUtcNow() => base.GetUtcNow() + _shift;
+
+        public override long GetTimestamp() => base.GetTimestamp() + (long)(_shift.TotalSeconds * TimestampFrequency);
     }
 }
