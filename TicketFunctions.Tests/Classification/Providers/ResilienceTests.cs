@@ -242,6 +242,20 @@ public sealed class ResilienceTests
     }
 
     [Fact]
+    public async Task A_server_that_keeps_silent_opens_the_breaker_too()
+    {
+        await using var harness = await ModelHarness.StartAsync(null, ("Model__AttemptTimeout", "00:00:00.1"));
+        harness.Model.Default = ModelStub.Hang;
+        var calls = new List<int>();
+        for (var i = 1; i <= 7; i++)
+        {
+            calls.Add((await harness.ClassifyAsync($"Silencio {i}.")).Calls.Count);
+        }
+
+        Assert.Equal([1, 1, 1, 1, 1, 0, 0], calls);
+    }
+
+    [Fact]
     public async Task A_key_that_is_not_taken_opens_the_breaker_and_a_request_that_is_not_does_not()
     {
         await using var harness = await ModelHarness.StartAsync();
