@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
 using System.Text.Json.Nodes;
+using Microsoft.Extensions.DependencyInjection;
 using TicketFunctions.Classification;
 using TicketFunctions.Tests.Support;
 using Script = System.Func<TicketFunctions.Tests.Support.ModelCall, Microsoft.AspNetCore.Http.HttpContext, System.Threading.Tasks.Task>;
@@ -234,6 +235,50 @@ public sealed class ResilienceTests
     }
 
     [Fact]
+    public async Task Few_failures_open_the_breaker_and_as_many_among_answers_do_not()
+    {
+        var clock = new Clock();
+        await using var slow = await ModelHarness.StartAsync(services => services.AddSingleton<TimeProvider>(clock), ("Model__MaxRetries", "0"));
+        slow.Model.Default = Down;
+        for (var i = 1; i <= 8; i++)
+        {
+            await slow.ClassifyAsync($"Uno cada cinco segundos {i}.");
+            clock.Advance(TimeSpan.FromSeconds(i < 5 ? 5 : 0));
+        }
+
+        Assert.Equal(5, slow.Model.Calls.Count);
+
+        await using var mixed = await ModelHarness.StartAsync(null, ("Model__MaxRetries", "0"));
+        for (var i = 1; i <= 3; i++)
+        {
+            await mixed.ClassifyAsync($"Bien {i}.");
+        }
+
+        mixed.Model.Default = Down;
+        for (var i = 1; i <= 20; i++)
+        {
+            await mixed.ClassifyAsync($"Mal {i}.");
+        }
+
+        // Twelve of fifteen are four fifths.
+        Assert.Equal(15, mixed.Model.Calls.Count);
+    }
+
+    [Fact]
+    public async Task A_server_that_keeps_silent_opens_the_breaker_too()
+    {
+        await using var harness = await ModelHarness.StartAsync(null, ("Model__AttemptTimeout", "00:00:00.1"));
+        harness.Model.Default = ModelStub.Hang;
+        var calls = new List<int>();
+        for (var i = 1; i <= 7; i++)
+        {
+            calls.Add((await harness.ClassifyAsync($"Silencio {i}.")).Calls.Count);
+        }
+
+        Assert.Equal([1, 1, 1, 1, 1, 0, 0], calls);
+    }
+
+    [Fact]
     public async Task A_key_that_is_not_taken_opens_the_breaker_and_a_request_that_is_not_does_not()
     {
         await using var harness = await ModelHarness.StartAsync();
@@ -331,7 +376,7 @@ public sealed class ResilienceTests
         var refused = Enumerable.Range(1, 20).Select(i => harness.ClassifyAsync($"Demasiados {i}.")).ToList();
         await refuse.WaitForAsync(16);
 
-        // Sixteen are refused together, which counts once: eight go on. Four waited, and are refused, which halves again.
+        // Sixteen are refused together, which counts once: eight go on. Four waited, and are among them.
         var busiest = 0;
         var busy = 0;
         harness.Model.Default = async (call, context) =>
@@ -347,6 +392,16 @@ public sealed class ResilienceTests
         var hold = harness.Model.HoldAll(Good);
         var after = Enumerable.Range(1, 40).Select(i => harness.ClassifyAsync($"Después {i}.")).ToList();
         await hold.WaitForAsync(8);
+
+        // By the time that others were called and answered, a ninth would be here.
+        await using var other = await ModelHarness.StartAsync(null, ("Model__Endpoint", harness.Model.Endpoint));
+        harness.Model.On("Otro proceso.", Good);
+        for (var i = 1; i <= 10; i++)
+        {
+            await other.ClassifyAsync("Otro proceso.");
+        }
+
+        Assert.Equal(8, harness.Model.Calls.Count(call => call.Ticket.StartsWith("Después", StringComparison.Ordinal)));
         hold.Release();
         Assert.All(await Task.WhenAll(after), result => Assert.IsType<ClassificationResult.Labelled>(result));
 
@@ -364,5 +419,17 @@ public sealed class ResilienceTests
                 Interlocked.CompareExchange(ref target, value, seen);
             }
         }
+    }
+
+    /// <summary>The date too, by which the breaker counts; timers go by the real one.</summary>
+    private sealed class Clock : TimeProvider
+    {
+        private TimeSpan _shift;
+
+        public void Advance(TimeSpan time) => _shift += time;
+
+        public override DateTimeOffset GetUtcNow() => base.GetUtcNow() + _shift;
+
+        public override long GetTimestamp() => base.GetTimestamp() + (long)(_shift.TotalSeconds * TimestampFrequency);
     }
 }
