@@ -1,4 +1,6 @@
 using System.Text.Json.Nodes;
+using Dapper;
+using Npgsql;
 using TicketFunctions.Tests.Support;
 
 namespace TicketFunctions.Tests.Commands;
@@ -194,6 +196,22 @@ public sealed class ReprocessTests : IAsyncLifetime, IDisposable
 
         Assert.Equal(before, await ReadTicketsAndDecisionsAsync());
         Assert.Equal(0, await _app.QuerySingleAsync<int>("select count(*) from ticket_work"));
+    }
+
+    [Fact]
+    public async Task A_row_that_somebody_keeps_locked_does_not_stop_the_others()
+    {
+        var ids = await DecideAsync("Bloqueado.", "Libre.");
+        await using var connection = new NpgsqlConnection(_app.ConnectionString);
+        await connection.OpenAsync();
+        await using var transaction = await connection.BeginTransactionAsync();
+        await connection.ExecuteAsync("select from tickets where id = @id for update", new { id = ids[0] });
+
+        var result = await _product.RunAsync(
+            "", [("Sweep__Concurrency", "1"), ("ConnectionStrings__Tickets", $"{_app.ConnectionString};Command Timeout=1")], "reprocess", "--model", "stub-model");
+
+        Assert.Equal(1, result.ExitCode);
+        Assert.Contains("2 found, 1 decided again, 0 changed, 1 failed and keep their labels", result.Output, StringComparison.Ordinal);
     }
 
     [Fact]
