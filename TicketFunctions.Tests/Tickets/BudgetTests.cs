@@ -52,7 +52,8 @@ public sealed class BudgetTests
         var forced = await app.ProcessAsync(paid, query: "?force=true");
         var kept = await forced.AssertProblemAsync(503, "upstream-unavailable");
         Assert.Equal("The daily budget for model calls is used up. The ticket keeps the labels it had.", (string?)kept["detail"]);
-        Assert.NotNull(forced.Headers.RetryAfter);
+        var tomorrowIn = TimeSpan.FromSeconds(await app.QuerySingleAsync<double>("select extract(epoch from date_trunc('day', now(), 'UTC') + interval '24 hours' - now())"));
+        Assert.InRange(forced.Headers.RetryAfter!.Delta!.Value, tomorrowIn - TimeSpan.FromSeconds(1), tomorrowIn + TimeSpan.FromMinutes(5.5));
         Assert.Equal("stored", (string?)(await (await app.ProcessAsync(paid)).ReadJsonAsync())["source"]);
         Assert.Equal(0, await app.QuerySingleAsync<int>("select count(*) from ticket_work where ticket_id = @paid", new { paid }));
         Assert.Equal((0, 0), await app.QuerySingleAsync<(int, int)>("select (select count(*) from ticket_text_locks), (select count(*) from ticket_work where parked_at is not null)"));

@@ -125,6 +125,24 @@ public sealed class OutageTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task A_database_that_fails_before_the_model_is_asked_burns_no_attempt_and_keeps_no_text_locked()
+    {
+        await using var app = await TicketApp.StartAsync(("Model__TokensPerDay", "1000000"), ("Triage__MaxAttempts", "1"));
+        var id = await app.AddTicketAsync("Nadie pregunta.");
+        await app.ExecuteAsync("alter table ticket_failures rename to away");
+
+        await (await app.ProcessAsync(id)).AssertProblemAsync(503, "storage-unavailable");
+
+        Assert.Equal(
+            "0 true 0",
+            await app.QuerySingleAsync<string>(
+                "select concat_ws(' ', attempts, (lease_token is null and parked_at is null and due_at > now())::text, (select count(*) from ticket_text_locks)) from ticket_work"));
+        await app.ExecuteAsync("alter table away rename to ticket_failures");
+        Assert.True((await app.ProcessAsync(id)).IsSuccessStatusCode);
+        Assert.Single(app.Model.Calls);
+    }
+
+    [Fact]
     public async Task A_stand_in_that_labels_proves_no_model_to_be_there()
     {
         var standIn = new ClassifierIdentity("baseline", "embedded", "baseline-1", "none", "taxonomy-1", "{}");

@@ -176,6 +176,7 @@ public sealed partial class TicketTriage(
         var text = TicketText.Normalize(ticket.Description);
         var textSha256 = SHA256.HashData(Encoding.UTF8.GetBytes(text));
         var started = time.GetTimestamp();
+        var isAsked = false;
         try
         {
             var turn = _models.Length == 0 ? new TextLock(Owned: true, Locked: true, null) : await TakeTurnAsync(ticket, textSha256, force, reuseAfter, stopping);
@@ -204,6 +205,7 @@ public sealed partial class TicketTriage(
                 return await DeferAsync(ticket, untilTomorrow + (Spread * Random.Shared.NextDouble()));
             }
 
+            isAsked = true;
             var result = await classifier.ClassifyAsync(TicketText.Clip(text), stopping);
             spending.Add(result.Calls);
             return result switch
@@ -226,6 +228,12 @@ public sealed partial class TicketTriage(
         catch (OperationCanceledException) when (stopping.IsCancellationRequested)
         {
             await GiveBackAsync(ticket, TimeSpan.Zero);
+            throw;
+        }
+        catch (Exception e) when (!isAsked && StorageFaults.IsUnavailable(e))
+        {
+            // No attempt was made; and who has the same text must not wait for the end of the lease. If this fails too, it ends by itself.
+            await ((Task)GiveBackAsync(ticket, _options.BackoffAfter(1))).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             throw;
         }
     }
