@@ -124,6 +124,22 @@ public sealed class CapabilityTests
         Assert.DoesNotContain(harness.Log, entry => entry.Level == LogLevel.Warning);
     }
 
+    [Fact]
+    public async Task JSON_mode_has_been_kept_to_when_the_answer_is_JSON_whatever_its_labels()
+    {
+        await using var harness = await ModelHarness.StartAsync();
+        harness.Model.Default = Refusing(
+            "schema",
+            ModelStub.Raw(400, "application/json", """{"error":"json_schema is not supported"}"""),
+            ModelStub.Content("""{"category":"Magia","sentiment":"Neutral"}"""));
+        for (var i = 1; i <= 4; i++)
+        {
+            await harness.ClassifyAsync($"Otra etiqueta {i}.");
+        }
+
+        Assert.Equal("json_object", (string?)harness.Model.Calls.Last().Body["response_format"]?["type"]);
+    }
+
     [Theory]
     [InlineData("logprobs")]
     [InlineData("temperature and logprobs are fine, the key is not")]
@@ -174,8 +190,8 @@ public sealed class CapabilityTests
         Assert.Equal(logprobs ? true : null, (bool?)body["logprobs"]);
     }
 
-    private static Script Refusing(string part, Script refusal) =>
-        (call, context) => (Has(call.Body, part) ? refusal : ModelStub.Labels("Otro", "Neutral"))(call, context);
+    private static Script Refusing(string part, Script refusal, Script? otherwise = null) =>
+        (call, context) => (Has(call.Body, part) ? refusal : otherwise ?? ModelStub.Labels("Otro", "Neutral"))(call, context);
 
     private static bool Has(JsonNode body, string part) => part switch
     {

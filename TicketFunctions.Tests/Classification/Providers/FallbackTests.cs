@@ -148,6 +148,8 @@ public sealed class FallbackTests
         await using var wrong = await ModelHarness.StartAsync(null, ("Model__BaselineStandsIn", "true"));
         wrong.Model.Default = ModelStub.Content("hola");
         Assert.IsType<ClassificationResult.Failed>(await wrong.ClassifyAsync("La factura está cobrada dos veces."));
+        wrong.Model.Default = ModelStub.Sequence(ModelStub.Content("hola"), ModelStub.Json(404, new JsonObject()));
+        Assert.IsType<ClassificationResult.Failed>(await wrong.ClassifyAsync("La factura está cobrada dos veces."));
     }
 
     [Fact]
@@ -169,6 +171,7 @@ public sealed class FallbackTests
         { "the other order", """{"sentiment":"Negativo","category":"Tecnico"}""", """{"sentiment":"=1|Negativo=0.75|","category":"=1|Tecnico=0.25|"}=1""", 0.25f },
         { "in a fence", "```json\n{\"category\":\"Tecnico\",\"sentiment\":\"Negativo\"}\n```", "```json\n=0.2|{\"category\":\"=1|Tecnico=0.5|\",\"sentiment\":\"=1|Negativo=1|\"}\n```=0.3", 0.5f },
         { "with an opinion of its own", """{"category":"Tecnico","sentiment":"Negativo","confidence":1}""", """{"category":"=1|Tecnico=0.5|","sentiment":"=1|Negativo=1|","confidence":1}=0.01""", 0.5f },
+        { "labels with their quotes", """{"category":"Tecnico","sentiment":"Negativo"}""", """{"category":=0.1|"Tecnico",=0.5|"sentiment":=0.1|"Negativo"}=0.9""", 0.5f },
         { "tokens of another answer", """{"category":"Tecnico","sentiment":"Negativo"}""", """{"category":"Otro"}=0.5""", null },
         { "no tokens", """{"category":"Tecnico","sentiment":"Negativo"}""", "", null },
     };

@@ -368,6 +368,26 @@ public sealed class ResilienceTests
     }
 
     [Fact]
+    public async Task A_question_goes_to_a_busy_address_sooner_than_to_one_that_failed_it()
+    {
+        await using var dead = await ModelStub.StartAsync();
+        await using var busy = await ModelStub.StartAsync();
+        await using var harness = await ModelHarness.StartAsync(null, ("Model__Endpoint", $"{dead.Endpoint},{busy.Endpoint}"));
+        var slow = busy.Hold("Largo.", Good);
+        dead.On("Largo.", Down);
+        dead.Default = Down;
+        var first = harness.ClassifyAsync("Largo.");
+        await slow.Arrived;
+        var failuresBefore = dead.Calls.Count;
+
+        Assert.IsType<ClassificationResult.Labelled>(await harness.ClassifyAsync("Corto."));
+
+        Assert.Equal(failuresBefore + 1, dead.Calls.Count);
+        slow.Release();
+        Assert.IsType<ClassificationResult.Labelled>(await first);
+    }
+
+    [Fact]
     public async Task Fewer_calls_go_at_once_after_too_many_requests_and_more_again_with_each_answer()
     {
         await using var harness = await ModelHarness.StartAsync(null, ("Model__MaxConcurrency", "16"), ("Model__MaxRetries", "0"));
