@@ -39,7 +39,7 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
         _logger = logger;
     }
 
-    public IReadOnlyList<ClassifierIdentity> Identities => [.. _models.Select(Identify)];
+    public IReadOnlyList<ClassifierIdentity> Identities => [.. _models.Select(model => Identify(model))];
 
     public async Task<ClassificationResult> ClassifyAsync(string text, CancellationToken cancellationToken)
     {
@@ -80,8 +80,8 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
         return failed! with { Calls = calls };
     }
 
-    private ClassifierIdentity Identify(ModelClient model) => new(
-        "model", model.Target.Provider, model.Target.Name, _prompt.Version, _taxonomy.Version, model.DescribeParameters(_options.MaskPersonalData));
+    private ClassifierIdentity Identify(ModelClient model, ChatOptions? sent = null) => new(
+        "model", model.Target.Provider, model.Target.Name, _prompt.Version, _taxonomy.Version, model.DescribeParameters(_options.MaskPersonalData, sent));
 
     private async Task<ClassificationResult> AskAsync(ModelClient model, string text, List<CallRecord> calls, CallBudget budget)
     {
@@ -107,10 +107,9 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
             switch (answer.Outcome)
             {
                 case CallOutcome.Labelled:
-                    var identity = Identify(model);
                     var confidence = await FindConfidenceAsync(model, messages, answer.Labels!, reply.Response, calls, budget);
                     return new ClassificationResult.Labelled(
-                        answer.Labels!, identity, confidence, NeedsReview: confidence < _options.ReviewBelow, calls);
+                        answer.Labels!, Identify(model, sent), confidence, NeedsReview: confidence < _options.ReviewBelow, calls);
 
                 case CallOutcome.Empty or CallOutcome.Unparseable or CallOutcome.OffTaxonomy:
                     if (ask == 2)
@@ -160,18 +159,22 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
     private async Task<float?> FindConfidenceAsync(
         ModelClient model, IReadOnlyList<ChatMessage> messages, Labels labels, ChatResponse response, List<CallRecord> calls, CallBudget budget)
     {
-        if (_options.Confidence == ConfidenceEvidence.None)
+        if (model.Evidence != ConfidenceEvidence.Samples)
+        {
+            return model.Evidence == ConfidenceEvidence.Logprobs ? LabelConfidence.FromLogprobs(response.RawRepresentation as ChatCompletion) : null;
+        }
+
+        // The label is found already, and paid: whatever happens to the second sample only leaves it without evidence.
+        ModelReply reply;
+        try
+        {
+            (reply, _) = await model.AskAsync(messages, temperature: 1, calls, budget);
+        }
+        catch (OperationCanceledException) when (budget.Stopping.IsCancellationRequested)
         {
             return null;
         }
 
-        if (_options.Confidence != ConfidenceEvidence.Samples)
-        {
-            return LabelConfidence.FromLogprobs(response.RawRepresentation as ChatCompletion);
-        }
-
-        // The label is found already: whatever happens to the second sample only leaves it without evidence.
-        var (reply, _) = await model.AskAsync(messages, temperature: 1, calls, budget);
         if (reply.Fault is not null)
         {
             return null;

@@ -26,10 +26,9 @@ internal sealed partial class ModelClient
         ];
 
         // Asked for, or where it is known to be understood: a server that does not know the member may refuse the whole request.
-        var logprobs = options.Confidence is { } evidence
-            ? evidence == ConfidenceEvidence.Logprobs
-            : target.Provider is "openai" or "azure-openai" or "ollama";
-        _capabilities = new ModelCapabilities(target, logprobs, logger);
+        Evidence = options.Confidence
+            ?? (target.Provider is "openai" or "azure-openai" or "ollama" ? ConfidenceEvidence.Logprobs : ConfidenceEvidence.None);
+        _capabilities = new ModelCapabilities(target, Evidence == ConfidenceEvidence.Logprobs, logger);
         _taxonomy = taxonomy;
         _retryBudget = retryBudget;
         _time = time;
@@ -52,8 +51,14 @@ internal sealed partial class ModelClient
 
     public ModelTarget Target { get; }
 
-    /// <summary>The parameters as they are sent now, for the record.</summary>
-    public string DescribeParameters(bool masked) => _capabilities.Describe(masked);
+    /// <summary>What the confidence in this model's answers is taken from.</summary>
+    public ConfidenceEvidence Evidence { get; }
+
+    /// <summary>The parameters of a request as a JSON object, for the record.</summary>
+    /// <param name="masked">Personal data was masked.</param>
+    /// <param name="sent">The request; the one that would be sent now by default.</param>
+    public string DescribeParameters(bool masked, ChatOptions? sent = null) =>
+        _capabilities.Describe(sent ?? _capabilities.For(_taxonomy, temperature: 0), Evidence, masked);
 
     /// <summary>Asks, and asks again as long as that may help.</summary>
     /// <param name="messages">The whole conversation.</param>

@@ -31,6 +31,7 @@ public static class ModelConnection
     {
         // A redirect would carry the ticket, and perhaps the key, to where nobody configured.
         AllowAutoRedirect = false,
+        UseCookies = false,
         PooledConnectionLifetime = TimeSpan.FromMinutes(5),
         ConnectTimeout = TimeSpan.FromSeconds(5),
     })))

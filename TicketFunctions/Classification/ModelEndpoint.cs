@@ -51,7 +51,8 @@ internal sealed class ModelEndpoint
                     // fails at, with its retries among few others, is no outage.
                     MinimumThroughput = 5,
                     FailureRatio = 0.8,
-                    SamplingDuration = TimeSpan.FromSeconds(30),
+                    // So long that five calls one after the other that time out by default fit into it.
+                    SamplingDuration = TimeSpan.FromSeconds(60),
                     BreakDuration = options.BreakDuration,
                     ShouldHandle = args => ValueTask.FromResult(args.Outcome.Result?.Fault?.IsOfServer == true),
                 })

@@ -208,6 +208,22 @@ public sealed class FallbackTests
     }
 
     [Fact]
+    public async Task A_label_that_is_paid_is_not_lost_when_the_process_stops_during_the_second_sample()
+    {
+        await using var harness = await ModelHarness.StartAsync(null, ("Model__Confidence", "Samples"));
+        var second = new ModelHold();
+        harness.Model.Default = ModelStub.Sequence(ModelStub.Labels("Otro", "Neutral"), ModelStub.Held(second, ModelStub.Labels("Otro", "Neutral")));
+        using var stopping = new CancellationTokenSource();
+
+        var classifying = harness.ClassifyAsync("Se para a mitad.", stopping.Token);
+        await second.Arrived;
+        await stopping.CancelAsync();
+
+        var labelled = Assert.IsType<ClassificationResult.Labelled>(await classifying);
+        Assert.Equal((new Labels("Otro", "Neutral"), null), (labelled.Labels, labelled.Confidence));
+    }
+
+    [Fact]
     public async Task Two_samples_are_taken_only_if_asked_for_and_their_disagreement_is_the_doubt()
     {
         await using var harness = await ModelHarness.StartAsync(null, ("Model__Confidence", "Samples"), ("Model__ReviewBelow", "0.9"), ("Model__MaxRetries", "0"));
