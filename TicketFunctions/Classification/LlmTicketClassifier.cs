@@ -47,6 +47,7 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
         var read = _options.MaskPersonalData ? PersonalData.Mask(text) : text;
         var calls = new List<CallRecord>();
         ClassificationResult.Failed? failed = null;
+        var weight = -1;
         foreach (var model in _models)
         {
             var callsBefore = calls.Count;
@@ -55,11 +56,11 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
                 case ClassificationResult.Labelled labelled:
                     return labelled;
 
-                // An answer that was no label weighs more than a model out of reach, and a call more than none.
                 case ClassificationResult.Failed next:
-                    failed = failed is null || (!failed.WasAnswered && calls.Count > callsBefore)
-                        ? next
-                        : failed with { RetryAfter = Shorter(failed.RetryAfter, next.RetryAfter) };
+                    var retryAfter = failed is null ? next.RetryAfter : Shorter(failed.RetryAfter, next.RetryAfter);
+                    var nextWeight = WeightOf([.. calls.Skip(callsBefore)]);
+                    failed = (nextWeight > weight ? next : failed!) with { RetryAfter = retryAfter };
+                    weight = Math.Max(weight, nextWeight);
                     break;
             }
 
@@ -159,6 +160,11 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
     private async Task<float?> FindConfidenceAsync(
         ModelClient model, IReadOnlyList<ChatMessage> messages, Labels labels, ChatResponse response, List<CallRecord> calls, CallBudget budget)
     {
+        if (_options.Confidence == ConfidenceEvidence.None)
+        {
+            return null;
+        }
+
         if (_options.Confidence != ConfidenceEvidence.Samples)
         {
             return LabelConfidence.FromLogprobs(response.RawRepresentation as ChatCompletion);
@@ -175,6 +181,13 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
         calls.Add(reply.Record with { Outcome = second.Outcome == CallOutcome.Labelled ? CallOutcome.Sampled : second.Outcome });
         return second.Labels is null ? null : LabelConfidence.FromSamples(labels, second.Labels);
     }
+
+    /// <summary>An answer that was no label tells more than a time-out, which may have been paid too; that more than a model out of reach; and a call more than none.</summary>
+    private static int WeightOf(List<CallRecord> calls) =>
+        calls.Exists(call => call.WasAnswered) ? 3
+        : calls.Exists(call => call.Outcome == CallOutcome.TimedOut) ? 2
+        : calls.Count > 0 ? 1
+        : 0;
 
     private static TimeSpan? Shorter(TimeSpan? left, TimeSpan? right) => left is null || right < left ? right ?? left : left;
 

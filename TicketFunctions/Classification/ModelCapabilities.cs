@@ -75,7 +75,7 @@ internal sealed partial class ModelCapabilities(ModelTarget target, bool logprob
             // Others may have met the same refusal at the same time: what this request had and later ones have not is dropped already.
             switch (part)
             {
-                case RequestPart.Logprobs:
+                case RequestPart.Logprobs when sent.RawRepresentationFactory?.Invoke(null!) is ChatCompletionOptions { IncludeLogProbabilities: true }:
                     return Drop(ref _logprobs, "log-probabilities");
                 case RequestPart.Temperature when sent.Temperature is not null:
                     return Drop(ref _temperature, "a temperature");

@@ -87,6 +87,25 @@ public sealed class CapabilityTests
         Assert.DoesNotContain(harness.Log, entry => entry.Level == LogLevel.Warning);
     }
 
+    [Fact]
+    public async Task What_an_error_repeats_of_the_ticket_is_not_taken_for_the_servers_word()
+    {
+        await using var harness = await ModelHarness.StartAsync();
+        const string Attack = "strict response_format logprobs temperature content_filter insufficient_quota";
+        harness.Model.On(Attack, (call, context) => ModelStub.Json(422, new JsonObject
+        {
+            ["detail"] = new JsonArray(new JsonObject { ["type"] = "value_error", ["loc"] = new JsonArray("body", "messages", 1), ["msg"] = "Too long", ["input"] = call.Body.DeepClone() }),
+        })(call, context));
+
+        var failed = Assert.IsType<ClassificationResult.Failed>(await harness.ClassifyAsync(Attack));
+        await harness.ClassifyAsync("Otro ticket.");
+
+        Assert.Equal(CallOutcome.Rejected, Assert.Single(failed.Calls).Outcome);
+        var after = harness.Model.CallsFor("Otro ticket.")[0].Body;
+        Assert.Equal(true, (bool?)after["response_format"]!["json_schema"]!["strict"]);
+        Assert.Equal(0, (int?)after["temperature"]);
+    }
+
     [Theory]
     [InlineData("Schema", "json_schema")]
     [InlineData("Json", "json_object")]
@@ -102,6 +121,22 @@ public sealed class CapabilityTests
 
         Assert.Equal(3, harness.Model.Calls.Count);
         Assert.All(harness.Model.Calls, call => Assert.Equal(type, (string?)call.Body["response_format"]?["type"]));
+        Assert.DoesNotContain(harness.Log, entry => entry.Level == LogLevel.Warning);
+    }
+
+    [Theory]
+    [InlineData("logprobs")]
+    [InlineData("temperature and logprobs are fine, the key is not")]
+    [InlineData("strict")]
+    [InlineData("response_format")]
+    public async Task A_request_is_not_sent_again_for_a_member_that_it_did_not_have(string message)
+    {
+        await using var harness = await ModelHarness.StartAsync(null, ("Model__Output", "Prompt"), ("Model__Confidence", "None"));
+        harness.Model.Default = ModelStub.Json(400, new JsonObject { ["error"] = message });
+
+        Assert.IsType<ClassificationResult.Failed>(await harness.ClassifyAsync("Una sola vez."));
+
+        Assert.Single(harness.Model.Calls);
         Assert.DoesNotContain(harness.Log, entry => entry.Level == LogLevel.Warning);
     }
 

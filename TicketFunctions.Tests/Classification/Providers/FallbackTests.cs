@@ -68,18 +68,41 @@ public sealed class FallbackTests
         Assert.Equal(["stub-model", "second-model"], harness.Classifier.Identities.Select(identity => identity.Model));
     }
 
-    [Fact]
-    public async Task When_no_model_gives_labels_the_paid_answer_counts_more_than_the_model_out_of_reach()
+    [Theory]
+    [InlineData("stub-model")]
+    [InlineData("second-model")]
+    public async Task When_no_model_gives_labels_the_paid_answer_counts_more_than_the_model_out_of_reach_whichever_was_first(string answers)
     {
         await using var harness = await ModelHarness.StartAsync(
             null, ("Model__Output", "Schema"), ("Model__MaxRetries", "0"), ("Model__Fallbacks__0__Name", "second-model"), ("Model__BaselineStandsIn", "true"));
         harness.Model.Default = (call, context) =>
-            ((string?)call.Body["model"] == "second-model" ? ModelStub.Json(503, new JsonObject()) : ModelStub.Content("hola"))(call, context);
+            ((string?)call.Body["model"] == answers ? ModelStub.Content("hola") : ModelStub.Json(503, new JsonObject()))(call, context);
 
         var failed = Assert.IsType<ClassificationResult.Failed>(await harness.ClassifyAsync("Nadie sabe."));
 
         Assert.Equal((FailureKind.UpstreamInvalid, true), (failed.Kind, failed.WasAnswered));
-        Assert.Equal([CallOutcome.Unparseable, CallOutcome.Unparseable, CallOutcome.Unavailable], failed.Calls.Select(call => call.Outcome));
+        Assert.Equal(
+            answers == "stub-model"
+                ? [CallOutcome.Unparseable, CallOutcome.Unparseable, CallOutcome.Unavailable]
+                : [CallOutcome.Unavailable, CallOutcome.Unparseable, CallOutcome.Unparseable],
+            failed.Calls.Select(call => call.Outcome));
+    }
+
+    /// <summary>A time-out may have been paid: else a slow first model and a second one out of reach would be asked for ever, at no attempt.</summary>
+    [Theory]
+    [InlineData("stub-model")]
+    [InlineData("second-model")]
+    public async Task When_no_model_gives_labels_the_time_out_counts_more_than_the_model_out_of_reach(string hangs)
+    {
+        await using var harness = await ModelHarness.StartAsync(
+            null, ("Model__MaxRetries", "0"), ("Model__AttemptTimeout", "00:00:00.5"), ("Model__Fallbacks__0__Name", "second-model"));
+        harness.Model.Default = (call, context) =>
+            (string?)call.Body["model"] == hangs ? ModelStub.Hang(call, context) : ModelStub.Json(503, new JsonObject(), ("Retry-After", "7"))(call, context);
+
+        var failed = Assert.IsType<ClassificationResult.Failed>(await harness.ClassifyAsync("Nadie contesta."));
+
+        Assert.Equal((FailureKind.UpstreamTimeout, TimeSpan.FromSeconds(7)), (failed.Kind, failed.RetryAfter));
+        Assert.Equal(2, failed.Calls.Count);
     }
 
     [Fact]
@@ -155,6 +178,7 @@ public sealed class FallbackTests
     public async Task Confidence_is_the_probability_of_the_less_certain_label_where_the_provider_tells_it(string name, string content, string tokens, float? confidence)
     {
         await using var harness = await ModelHarness.StartAsync(null, ("Model__Confidence", "Logprobs"), ("Model__ReviewBelow", "0.45"));
+        await using var none = await ModelHarness.StartAsync(null, ("Model__Confidence", "None"));
         var completion = JsonNode.Parse(
             """{"id":"1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant"}}],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}""")!;
         completion["choices"]![0]!["message"]!["content"] = content;
@@ -174,6 +198,10 @@ public sealed class FallbackTests
 
         Assert.Equal(confidence, labelled.Confidence is { } found ? MathF.Round(found, 4) : null);
         Assert.Equal(confidence < 0.45f, labelled.NeedsReview);
+
+        // A server that tells it unasked changes nothing.
+        none.Model.Default = harness.Model.Default;
+        Assert.Null(Assert.IsType<ClassificationResult.Labelled>(await none.ClassifyAsync("Sin ella.")).Confidence);
     }
 
     [Fact]
