@@ -1,6 +1,8 @@
+using Dapper;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
+using Npgsql;
 using TicketFunctions.Classification;
 using TicketFunctions.Tests.Support;
 using TicketFunctions.Tickets;
@@ -145,6 +147,24 @@ public sealed class BudgetTests
         Assert.Null(await own.FindWaitAsync(default));
         own.Add([ScriptedClassifier.Call("m", cost: null), ScriptedClassifier.Call("m", cost: 0.2m)]);
         Assert.NotNull(await own.FindWaitAsync(default));
+    }
+
+    [Fact]
+    public async Task A_database_that_does_not_tell_the_sum_keeps_nobody_waiting_in_line_beyond_his_lease()
+    {
+        await using var app = await TicketApp.StartAsync(("Model__TokensPerDay", "1000"));
+        var spending = app.Services.GetRequiredService<Spending>();
+        await using var connection = new NpgsqlConnection(app.ConnectionString);
+        await connection.OpenAsync();
+        await using var transaction = await connection.BeginTransactionAsync();
+        await connection.ExecuteAsync("lock table ticket_decisions");
+
+        var first = spending.FindWaitAsync(default);
+        await Assert.ThrowsAsync<TimeoutException>(() => spending.FindWaitAsync(default));
+
+        await transaction.CommitAsync();
+        Assert.Null(await first);
+        Assert.Null(await spending.FindWaitAsync(default));
     }
 
     private static TicketTriage CreateProcess(TicketApp app, Spending spending) => ActivatorUtilities.CreateInstance<TicketTriage>(app.Services, spending);
