@@ -594,26 +594,27 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
               decision.model,
               decision.prompt_version,
               decision.taxonomy_version
-            from public.tickets
-            cross join lateral (
-              select *
-              from public.ticket_decisions
-              where ticket_decisions.ticket_id = tickets.id
-              order by ticket_decisions.id desc
-              limit 1
-            ) as decision
+            from public.ticket_decisions as decision
+            join public.tickets on tickets.id = decision.ticket_id
             where tickets.processed
               and tickets.category = decision.category
               and tickets.sentiment = decision.sentiment
+              and not exists (
+                select
+                from public.ticket_decisions as later
+                where later.ticket_id = decision.ticket_id
+                  and later.id > decision.id
+              )
               and (@PromptVersion::text is null or decision.prompt_version = @PromptVersion)
-              and (@Model::text is null or decision.model = @Model or (@Model = 'baseline' and decision.source = 'baseline'))
+              and (@Model::text is null or decision.model = @Model or (decision.source = 'baseline' and @Model = 'baseline'))
               and (@Label::text is null or decision.category = @Label or decision.sentiment = @Label)
               and (@Since::timestamptz is null or decision.decided_at >= @Since)
             order by tickets.created_at, tickets.id
             limit @limit
             """,
             new { filter.PromptVersion, filter.Model, filter.Label, filter.Since, limit },
-            cancellationToken)];
+            cancellationToken,
+            isReport: true)];
 
     /// <summary>The newest decision there is, or 0.</summary>
     public async Task<long> FindNewestDecisionAsync(CancellationToken cancellationToken) =>
@@ -708,7 +709,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
                 0 as calls, null::int as tokens_in, null::int as tokens_out, null::numeric as cost, saved_tokens, saved_cost
               from decision
               union all
-              select at, coalesce(calls -> -1 ->> 'model', '?'), 0, 0, 1, 0, null, null, null, null, null
+              select at, coalesce(calls -> -1 ->> 'model', '?'), 0, 0, (kind <> 'dry_run')::int, 0, null, null, null, null, null
               from failure
               union all
               select at, call.model, 0, 0, 0, 1, call.tokens_in, call.tokens_out, call.cost, null, null
@@ -737,7 +738,8 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             order by 1, 2
             """,
             new { since = since.ToString("O", CultureInfo.InvariantCulture) },
-            cancellationToken)];
+            cancellationToken,
+            isReport: true)];
 
     /// <summary>Fails unless the database takes writes.</summary>
     public Task WriteHeartbeatAsync(CancellationToken cancellationToken) =>
@@ -749,10 +751,15 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
         return await connection.QueryFirstOrDefaultAsync<T>(new CommandDefinition(sql, parameters, cancellationToken: cancellationToken));
     }
 
-    private async Task<IEnumerable<T>> QueryAsync<T>(string sql, object parameters, CancellationToken cancellationToken)
+    /// <param name="sql">One statement.</param>
+    /// <param name="parameters">Its parameters.</param>
+    /// <param name="cancellationToken">Gives up waiting.</param>
+    /// <param name="isReport">It may look at every row there is, and somebody waits for it who can stop it.</param>
+    private async Task<IEnumerable<T>> QueryAsync<T>(string sql, object parameters, CancellationToken cancellationToken, bool isReport = false)
     {
         await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
-        return await connection.QueryAsync<T>(new CommandDefinition(sql, parameters, cancellationToken: cancellationToken));
+        return await connection.QueryAsync<T>(
+            new CommandDefinition(sql, parameters, commandTimeout: isReport ? 0 : null, cancellationToken: cancellationToken));
     }
 
     private async Task<int> ExecuteAsync(string sql, object parameters, CancellationToken cancellationToken)

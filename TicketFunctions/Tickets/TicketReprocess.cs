@@ -211,6 +211,10 @@ public sealed class TicketReprocess(
                         Failed++;
                         _unavailable = 0;
                         break;
+                    // The same text is under way elsewhere, and its decision did not come in time.
+                    case TriageResult.InProgress { RetryAfter.Ticks: > 0 }:
+                        Failed++;
+                        break;
                     default:
                         Changed++;
                         break;
