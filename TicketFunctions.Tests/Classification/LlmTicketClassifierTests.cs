@@ -19,6 +19,10 @@ public sealed class LlmTicketClassifierTests
         { new AggregateException(new HttpRequestException("secret", new SocketException())), FailureKind.UpstreamUnavailable },
         { new TimeoutException("secret"), FailureKind.UpstreamTimeout },
         { new TaskCanceledException("secret"), FailureKind.UpstreamTimeout },
+
+        // What the handler throws when no connection came about in time: nobody was asked, and nothing can have been paid.
+        { new TaskCanceledException("secret", new TimeoutException("secret")), FailureKind.UpstreamUnavailable },
+        { new OperationCanceledException("secret", new TaskCanceledException("secret", new TimeoutException("secret"))), FailureKind.UpstreamUnavailable },
         { new ArgumentOutOfRangeException("secret"), FailureKind.UpstreamInvalid },
         { new InvalidOperationException("secret"), FailureKind.UpstreamInvalid },
         { new KeyNotFoundException("secret"), FailureKind.UpstreamInvalid },

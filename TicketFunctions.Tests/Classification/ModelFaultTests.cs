@@ -189,6 +189,8 @@ public sealed class ModelFaultTests(TicketApp app) : IClassFixture<TicketApp>
         {
             ["media type"] = (call, context) => ModelStub.Raw(200, "text/plain", Completion().ToJsonString())(call, context),
             ["no usage"] = Edited(answer => answer.Remove("usage")),
+            ["tokens below zero"] = Edited(answer => answer["usage"] = new JsonObject { ["prompt_tokens"] = -5, ["completion_tokens"] = -7, ["total_tokens"] = -12 }),
+            ["a model's name that no column takes"] = Edited(answer => answer["model"] = "stub\0" + new string('x', 100_000)),
             ["unknown members"] = Edited(answer => answer["x_groq"] = new JsonObject { ["id"] = 1 }),
             ["second choice"] = Edited(answer => answer["choices"]!.AsArray().Add(new JsonObject
             {
@@ -206,7 +208,9 @@ public sealed class ModelFaultTests(TicketApp app) : IClassFixture<TicketApp>
             Assert.Equal((name, HttpStatusCode.OK), (name, (await app.ProcessAsync(id)).StatusCode));
 
             Assert.Equal(new TicketRow(id, text, "Tecnico", "Negativo", true), await app.ReadTicketAsync(id));
-            Assert.Equal(name == "no usage" ? null : 321, (int?)Assert.Single(await app.ReadDecisionsAsync(id))!["tokens_in"]);
+            var decision = Assert.Single(await app.ReadDecisionsAsync(id))!;
+            Assert.Equal(name is "no usage" or "tokens below zero" ? null : 321, (int?)decision["tokens_in"]);
+            Assert.InRange(decision.ToJsonString().Length, 0, 2000);
         }
     }
 

@@ -197,17 +197,3 @@ public sealed class ProductProcess : IAsyncDisposable
         }
     }
 }
-
-/// <summary>A test of signals, which Windows does not have.</summary>
-[AttributeUsage(AttributeTargets.Method)]
-public sealed class UnixFactAttribute : FactAttribute
-{
-    public UnixFactAttribute() => Skip = OperatingSystem.IsWindows() ? "Windows has no signals." : null;
-}
-
-/// <inheritdoc cref="UnixFactAttribute"/>
-[AttributeUsage(AttributeTargets.Method)]
-public sealed class UnixTheoryAttribute : TheoryAttribute
-{
-    public UnixTheoryAttribute() => Skip = OperatingSystem.IsWindows() ? "Windows has no signals." : null;
-}

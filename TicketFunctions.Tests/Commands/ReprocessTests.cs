@@ -1,4 +1,6 @@
 using System.Text.Json.Nodes;
+using Dapper;
+using Npgsql;
 using TicketFunctions.Tests.Support;
 
 namespace TicketFunctions.Tests.Commands;
@@ -73,6 +75,52 @@ public sealed class ReprocessTests : IAsyncLifetime, IDisposable
 
         Assert.Contains("1 found, 1 decided again, 1 changed", again.Output, StringComparison.Ordinal);
         Assert.Equal(["stub-model", "new-model", "new-model"], _app.Model.Calls.Select(call => (string)call.Body["model"]!));
+
+        // What another model decided since about the same text is replaced by what this one said already.
+        await DecideAsync("Duda.");
+        Assert.Contains("1 found, 1 decided again, 1 changed", (await _product.RunAsync("reprocess", "--model", "stub-model")).Output, StringComparison.Ordinal);
+        Assert.Equal(3, _app.Model.Calls.Count);
+    }
+
+    [Fact]
+    public async Task The_daily_budget_ends_a_run_whether_dry_or_not()
+    {
+        await DecideAsync("Uno.", "Dos.", "Tres.");
+
+        // A call takes 338 tokens: the three above took 1014.
+        var dry = await _product.RunAsync("", [("Sweep__Concurrency", "1"), ("Model__TokensPerDay", "1200")], "reprocess", "--model", "stub-model", "--dry-run");
+        Assert.Equal(1, dry.ExitCode);
+        Assert.Contains("3 found, 1 decided again, 0 would change, 0 failed and keep their labels, 0 were changed meanwhile and left alone. Ended early: the daily budget is spent.", dry.Output, StringComparison.Ordinal);
+        Assert.Equal(4, _app.Model.Calls.Count);
+
+        var real = await _product.RunAsync("", [("Sweep__Concurrency", "1"), ("Model__TokensPerDay", "1500")], "reprocess", "--model", "stub-model");
+        Assert.Equal(1, real.ExitCode);
+        Assert.Contains("3 found, 1 decided again, 0 changed, 1 failed and keep their labels, 0 were changed meanwhile and left alone. Ended early: the daily budget is spent.", real.Output, StringComparison.Ordinal);
+        Assert.Equal(5, _app.Model.Calls.Count);
+        Assert.Equal((3, 0), await _app.QuerySingleAsync<(int, int)>("select (select count(*) from tickets where processed), (select count(*) from ticket_work)"));
+    }
+
+    [UnixFact]
+    public async Task Ctrl_C_gives_back_what_takes_long_and_every_ticket_keeps_its_labels()
+    {
+        await DecideAsync("Lento.", "Espera su turno.");
+        var before = await ReadTicketsAndDecisionsAsync();
+        var hold = _app.Model.Hold("Lento.", ModelStub.Labels("Otro", "Neutral"));
+        await using var process = _product.Start(
+            ["reprocess", "--model", "stub-model"], ("Sweep__Concurrency", "1"), ("Model__AttemptTimeout", "00:00:20"), ("Model__TotalTimeout", "00:00:30"));
+        await hold.Arrived;
+
+        await process.SignalAsync("INT");
+
+        Assert.Equal(130, await process.WaitForExitAsync());
+        Assert.Contains("2 found, 0 decided again, 0 changed, 0 failed", process.Output, StringComparison.Ordinal);
+        Assert.Contains("Ended early: stopped.", process.Output, StringComparison.Ordinal);
+        Assert.Equal(before, await ReadTicketsAndDecisionsAsync());
+        Assert.Equal(
+            (0, 0, 0),
+            await _app.QuerySingleAsync<(int, int, int)>("select (select count(*) from ticket_work), (select count(*) from ticket_text_locks), (select count(*) from ticket_failures)"));
+        Assert.Equal(3, _app.Model.Calls.Count);
+        hold.Release();
     }
 
     [Fact]
@@ -92,6 +140,7 @@ public sealed class ReprocessTests : IAsyncLifetime, IDisposable
         Assert.Equal("1 found", await FindAsync("--since", time, "--label", "Tecnico"));
         Assert.Equal("2 found", await FindAsync("--model", "stub-model", "--limit", "2"));
         Assert.Equal("0 found", await FindAsync("--model", "baseline"));
+        Assert.Equal("0 found", await FindAsync("--model", "model"));
         Assert.Equal("0 found", await FindAsync("--since", "2099-01-01"));
 
         async Task<string> FindAsync(params string[] conditions) =>
@@ -101,9 +150,10 @@ public sealed class ReprocessTests : IAsyncLifetime, IDisposable
     [Fact]
     public async Task A_persons_correction_and_an_unprocessed_ticket_are_left_alone()
     {
-        var ids = await DecideAsync("Corregido.", "Editado.");
+        var ids = await DecideAsync("Corregido.", "Editado.", "De mejor humor.");
         await _app.ExecuteAsync("update tickets set category = 'Comercial' where id = @id", new { id = ids[0] });
         await _app.ExecuteAsync("update tickets set description = 'Otra cosa.' where id = @id", new { id = ids[1] });
+        await _app.ExecuteAsync("update tickets set sentiment = 'Neutral' where id = @id", new { id = ids[2] });
         var before = await _app.ReadEverythingAsync();
 
         var result = await _product.RunAsync("reprocess", "--since", "2020-01-01");
@@ -127,8 +177,10 @@ public sealed class ReprocessTests : IAsyncLifetime, IDisposable
         Assert.Equal("Comercial", (await _app.ReadTicketAsync(ids[1])).Category);
     }
 
-    [Fact]
-    public async Task A_model_that_is_away_ends_the_run_and_every_ticket_keeps_its_labels()
+    [Theory]
+    [InlineData("false")]
+    [InlineData("true")]
+    public async Task A_model_that_is_away_ends_the_run_and_every_ticket_keeps_its_labels_also_where_the_baseline_stands_in(string standsIn)
     {
         await DecideAsync([.. Enumerable.Range(1, 12).Select(i => $"Ticket {i}.")]);
         _app.Model.Default = ModelStub.Json(503, new JsonObject());
@@ -136,7 +188,7 @@ public sealed class ReprocessTests : IAsyncLifetime, IDisposable
 
         foreach (string[] arguments in new string[][] { ["reprocess", "--model", "stub-model"], ["reprocess", "--model", "stub-model", "--dry-run"] })
         {
-            var result = await _product.RunAsync("", [("Sweep__Concurrency", "1"), ("Model__BreakDuration", "00:00:00")], arguments);
+            var result = await _product.RunAsync("", [("Sweep__Concurrency", "1"), ("Model__BreakDuration", "00:00:00"), ("Model__BaselineStandsIn", standsIn)], arguments);
             Assert.Equal(1, result.ExitCode);
             Assert.Contains("5 failed and keep their labels", result.Output, StringComparison.Ordinal);
             Assert.Contains("Ended early: no model can be reached.", result.Output, StringComparison.Ordinal);
@@ -144,6 +196,22 @@ public sealed class ReprocessTests : IAsyncLifetime, IDisposable
 
         Assert.Equal(before, await ReadTicketsAndDecisionsAsync());
         Assert.Equal(0, await _app.QuerySingleAsync<int>("select count(*) from ticket_work"));
+    }
+
+    [Fact]
+    public async Task A_row_that_somebody_keeps_locked_does_not_stop_the_others()
+    {
+        var ids = await DecideAsync("Bloqueado.", "Libre.");
+        await using var connection = new NpgsqlConnection(_app.ConnectionString);
+        await connection.OpenAsync();
+        await using var transaction = await connection.BeginTransactionAsync();
+        await connection.ExecuteAsync("select from tickets where id = @id for update", new { id = ids[0] });
+
+        var result = await _product.RunAsync(
+            "", [("Sweep__Concurrency", "1"), ("ConnectionStrings__Tickets", $"{_app.ConnectionString};Command Timeout=1")], "reprocess", "--model", "stub-model");
+
+        Assert.Equal(1, result.ExitCode);
+        Assert.Contains("2 found, 1 decided again, 0 changed, 1 failed and keep their labels", result.Output, StringComparison.Ordinal);
     }
 
     [Fact]

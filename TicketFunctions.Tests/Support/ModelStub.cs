@@ -12,7 +12,7 @@ namespace TicketFunctions.Tests.Support;
 /// <summary>One call as it came over the wire. <paramref name="Ticket"/> is the text between the prompt's marks.</summary>
 public sealed record ModelCall(string Ticket, JsonNode Body, IHeaderDictionary Headers);
 
-/// <summary>A model server that speaks the OpenAI wire protocol, answers by script and keeps a ledger of every call.</summary>
+/// <summary>A model server that speaks the OpenAI wire protocol at its address and at Azure's, answers by script and keeps a ledger of every call.</summary>
 public sealed class ModelStub : IAsyncDisposable
 {
     private readonly WebApplication _app;
@@ -22,7 +22,10 @@ public sealed class ModelStub : IAsyncDisposable
     private ModelStub(WebApplication app) => _app = app;
 
     /// <summary>The address for Model__Endpoint.</summary>
-    public string Endpoint { get; private set; } = "";
+    public string Endpoint => Address + "/v1";
+
+    /// <summary>The address without a path, as it is configured for Azure and Ollama.</summary>
+    public string Address { get; private set; } = "";
 
     /// <summary>Every call, in the order of arrival.</summary>
     public IReadOnlyCollection<ModelCall> Calls => _calls;
@@ -37,9 +40,10 @@ public sealed class ModelStub : IAsyncDisposable
         builder.WebHost.UseUrls("http://127.0.0.1:0");
         var stub = new ModelStub(builder.Build());
         stub._app.MapPost("/v1/chat/completions", stub.AnswerAsync);
+        stub._app.MapPost("/openai/v1/chat/completions", stub.AnswerAsync);
         stub._app.MapGet("/v1/models", () => Results.Text("""{"object":"list","data":[{"id":"stub-model","object":"model"}]}""", "application/json"));
         await stub._app.StartAsync();
-        stub.Endpoint = stub._app.Urls.Single() + "/v1";
+        stub.Address = stub._app.Urls.Single();
         return stub;
     }
 
@@ -130,22 +134,25 @@ public sealed class ModelStub : IAsyncDisposable
         return (call, context) => scripts[Math.Min(Interlocked.Increment(ref next), scripts.Length - 1)](call, context);
     }
 
+    /// <summary>The ticket in a request: the second message is &lt;&lt;&lt;mark, the ticket, mark&gt;&gt;&gt; on lines of their own.</summary>
+    public static string ReadTicket(JsonNode body)
+    {
+        var lines = body["messages"]![1]!["content"]!.ToString();
+        return lines[(lines.IndexOf('\n') + 1)..lines.LastIndexOf('\n')];
+    }
+
     public async ValueTask DisposeAsync() => await _app.DisposeAsync();
 
     private async Task AnswerAsync(HttpContext context)
     {
         var body = (await JsonSerializer.DeserializeAsync<JsonNode>(context.Request.Body))!;
 
-        // The second message is <<<mark, the ticket, mark>>> on lines of their own.
-        var lines = body["messages"]![1]!["content"]!.ToString();
-        var ticket = lines[(lines.IndexOf('\n') + 1)..lines.LastIndexOf('\n')];
-
         // A copy: the server uses the collection again for the connection's next request.
-        var call = new ModelCall(ticket, body, new HeaderDictionary(context.Request.Headers.ToDictionary()));
+        var call = new ModelCall(ReadTicket(body), body, new HeaderDictionary(context.Request.Headers.ToDictionary()));
         _calls.Enqueue(call);
         try
         {
-            await (_scripts.TryGetValue(ticket, out var script) ? script : Default)(call, context);
+            await (_scripts.TryGetValue(call.Ticket, out var script) ? script : Default)(call, context);
         }
         catch (OperationCanceledException) when (context.RequestAborted.IsCancellationRequested)
         {

@@ -1,6 +1,8 @@
+using Dapper;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
+using Npgsql;
 using TicketFunctions.Classification;
 using TicketFunctions.Tests.Support;
 using TicketFunctions.Tickets;
@@ -52,7 +54,8 @@ public sealed class BudgetTests
         var forced = await app.ProcessAsync(paid, query: "?force=true");
         var kept = await forced.AssertProblemAsync(503, "upstream-unavailable");
         Assert.Equal("The daily budget for model calls is used up. The ticket keeps the labels it had.", (string?)kept["detail"]);
-        Assert.NotNull(forced.Headers.RetryAfter);
+        var tomorrowIn = TimeSpan.FromSeconds(await app.QuerySingleAsync<double>("select extract(epoch from date_trunc('day', now(), 'UTC') + interval '24 hours' - now())"));
+        Assert.InRange(forced.Headers.RetryAfter!.Delta!.Value, tomorrowIn - TimeSpan.FromSeconds(1), tomorrowIn + TimeSpan.FromMinutes(5.5));
         Assert.Equal("stored", (string?)(await (await app.ProcessAsync(paid)).ReadJsonAsync())["source"]);
         Assert.Equal(0, await app.QuerySingleAsync<int>("select count(*) from ticket_work where ticket_id = @paid", new { paid }));
         Assert.Equal((0, 0), await app.QuerySingleAsync<(int, int)>("select (select count(*) from ticket_text_locks), (select count(*) from ticket_work where parked_at is not null)"));
@@ -144,6 +147,24 @@ public sealed class BudgetTests
         Assert.Null(await own.FindWaitAsync(default));
         own.Add([ScriptedClassifier.Call("m", cost: null), ScriptedClassifier.Call("m", cost: 0.2m)]);
         Assert.NotNull(await own.FindWaitAsync(default));
+    }
+
+    [Fact]
+    public async Task A_database_that_does_not_tell_the_sum_keeps_nobody_waiting_in_line_beyond_his_lease()
+    {
+        await using var app = await TicketApp.StartAsync(("Model__TokensPerDay", "1000"));
+        var spending = app.Services.GetRequiredService<Spending>();
+        await using var connection = new NpgsqlConnection(app.ConnectionString);
+        await connection.OpenAsync();
+        await using var transaction = await connection.BeginTransactionAsync();
+        await connection.ExecuteAsync("lock table ticket_decisions");
+
+        var first = spending.FindWaitAsync(default);
+        await Assert.ThrowsAsync<TimeoutException>(() => spending.FindWaitAsync(default));
+
+        await transaction.CommitAsync();
+        Assert.Null(await first);
+        Assert.Null(await spending.FindWaitAsync(default));
     }
 
     private static TicketTriage CreateProcess(TicketApp app, Spending spending) => ActivatorUtilities.CreateInstance<TicketTriage>(app.Services, spending);

@@ -107,6 +107,7 @@ public sealed class OutageTests : IAsyncLifetime
 
     [Theory]
     [InlineData(FailureKind.UpstreamUnavailable, CallOutcome.Unparseable)]
+    [InlineData(FailureKind.UpstreamUnavailable, CallOutcome.TimedOut)]
     [InlineData(FailureKind.UpstreamTimeout, CallOutcome.TimedOut)]
     [InlineData(FailureKind.UpstreamInvalid, CallOutcome.Refused)]
     public async Task What_may_have_been_paid_counts_also_in_an_outage(FailureKind kind, CallOutcome outcome)
@@ -121,6 +122,24 @@ public sealed class OutageTests : IAsyncLifetime
         Assert.Equal(new TriageResult.RetryLater(kind, TimeSpan.FromSeconds(30)), await triage.ProcessAsync(id, null, false, default, default));
         Assert.Equal(new TriageResult.Parked(kind), await triage.ProcessAsync(id, null, false, default, default));
         Assert.Equal(2, classifier.Texts.Count);
+    }
+
+    [Fact]
+    public async Task A_database_that_fails_before_the_model_is_asked_burns_no_attempt_and_keeps_no_text_locked()
+    {
+        await using var app = await TicketApp.StartAsync(("Model__TokensPerDay", "1000000"), ("Triage__MaxAttempts", "1"));
+        var id = await app.AddTicketAsync("Nadie pregunta.");
+        await app.ExecuteAsync("alter table ticket_failures rename to away");
+
+        await (await app.ProcessAsync(id)).AssertProblemAsync(503, "storage-unavailable");
+
+        Assert.Equal(
+            "0 true 0",
+            await app.QuerySingleAsync<string>(
+                "select concat_ws(' ', attempts, (lease_token is null and parked_at is null and due_at > now())::text, (select count(*) from ticket_text_locks)) from ticket_work"));
+        await app.ExecuteAsync("alter table away rename to ticket_failures");
+        Assert.True((await app.ProcessAsync(id)).IsSuccessStatusCode);
+        Assert.Single(app.Model.Calls);
     }
 
     [Fact]

@@ -304,6 +304,9 @@ public sealed class SameTextTests(TicketApp app) : IClassFixture<TicketApp>, IAs
         Assert.Equal(new TextLock(Owned: true, Locked: true, Earlier: null), await store.LockTextAsync(first, hash, [identity], 0, default));
         Assert.Equal(new TextLock(Owned: true, Locked: false, Earlier: null), await store.LockTextAsync(second, hash, [identity], 0, default));
 
+        // A lock ends with the lease of its ticket.
+        Assert.Equal(1, await CountAsync("ticket_text_locks join ticket_work using (lease_token) where held_until = due_at"));
+
         // What the completion does, stopped before its commit.
         await using var connection = new NpgsqlConnection(app.ConnectionString);
         await connection.OpenAsync();

@@ -406,7 +406,7 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
         var id = await app.AddTicketAsync(before);
         await app.ExecuteAsync(
             "insert into ticket_work (ticket_id, attempts, due_at, last_error) values (@id, 4, now(), 'UpstreamInvalid: invalid')", new { id });
-        var hold = app.Model.Hold(before, ModelStub.Json(500, new JsonObject()));
+        var hold = app.Model.Hold(before, ModelStub.Json(504, new JsonObject()));
         app.Model.On(after, Second);
 
         var request = app.ProcessAsync(id);

@@ -153,7 +153,7 @@ public sealed class ProcessTicketTests(TicketApp app) : IClassFixture<TicketApp>
               "model": "stub-model",
               "prompt_version": "{{identity.PromptVersion}}",
               "taxonomy_version": "{{identity.TaxonomyVersion}}",
-              "parameters": {"temperature": 0, "max_output_tokens": 64, "output": "strict_schema", "masked": false},
+              "parameters": {"temperature": 0, "max_output_tokens": 64, "output": "strict_schema", "confidence": "none", "masked": false},
               "text_sha256": "\{{Sha256(Normalized)}}",
               "tokens_in": 321,
               "tokens_out": 17,

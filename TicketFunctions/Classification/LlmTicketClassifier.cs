@@ -39,7 +39,7 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
         _logger = logger;
     }
 
-    public IReadOnlyList<ClassifierIdentity> Identities => [.. _models.Select(Identify)];
+    public IReadOnlyList<ClassifierIdentity> Identities => [.. _models.Select(model => Identify(model))];
 
     public async Task<ClassificationResult> ClassifyAsync(string text, CancellationToken cancellationToken)
     {
@@ -47,6 +47,7 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
         var read = _options.MaskPersonalData ? PersonalData.Mask(text) : text;
         var calls = new List<CallRecord>();
         ClassificationResult.Failed? failed = null;
+        var weight = -1;
         foreach (var model in _models)
         {
             var callsBefore = calls.Count;
@@ -55,11 +56,11 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
                 case ClassificationResult.Labelled labelled:
                     return labelled;
 
-                // An answer that was no label weighs more than a model out of reach, and a call more than none.
                 case ClassificationResult.Failed next:
-                    failed = failed is null || (!failed.WasAnswered && calls.Count > callsBefore)
-                        ? next
-                        : failed with { RetryAfter = Shorter(failed.RetryAfter, next.RetryAfter) };
+                    var retryAfter = failed is null ? next.RetryAfter : Shorter(failed.RetryAfter, next.RetryAfter);
+                    var nextWeight = WeightOf([.. calls.Skip(callsBefore)]);
+                    failed = (nextWeight > weight ? next : failed!) with { RetryAfter = retryAfter };
+                    weight = Math.Max(weight, nextWeight);
                     break;
             }
 
@@ -79,8 +80,8 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
         return failed! with { Calls = calls };
     }
 
-    private ClassifierIdentity Identify(ModelClient model) => new(
-        "model", model.Target.Provider, model.Target.Name, _prompt.Version, _taxonomy.Version, model.DescribeParameters(_options.MaskPersonalData));
+    private ClassifierIdentity Identify(ModelClient model, ChatOptions? sent = null) => new(
+        "model", model.Target.Provider, model.Target.Name, _prompt.Version, _taxonomy.Version, model.DescribeParameters(_options.MaskPersonalData, sent));
 
     private async Task<ClassificationResult> AskAsync(ModelClient model, string text, List<CallRecord> calls, CallBudget budget)
     {
@@ -106,10 +107,9 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
             switch (answer.Outcome)
             {
                 case CallOutcome.Labelled:
-                    var identity = Identify(model);
                     var confidence = await FindConfidenceAsync(model, messages, answer.Labels!, reply.Response, calls, budget);
                     return new ClassificationResult.Labelled(
-                        answer.Labels!, identity, confidence, NeedsReview: confidence < _options.ReviewBelow, calls);
+                        answer.Labels!, Identify(model, sent), confidence, NeedsReview: confidence < _options.ReviewBelow, calls);
 
                 case CallOutcome.Empty or CallOutcome.Unparseable or CallOutcome.OffTaxonomy:
                     if (ask == 2)
@@ -159,13 +159,22 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
     private async Task<float?> FindConfidenceAsync(
         ModelClient model, IReadOnlyList<ChatMessage> messages, Labels labels, ChatResponse response, List<CallRecord> calls, CallBudget budget)
     {
-        if (_options.Confidence != ConfidenceEvidence.Samples)
+        if (model.Evidence != ConfidenceEvidence.Samples)
         {
-            return LabelConfidence.FromLogprobs(response.RawRepresentation as ChatCompletion);
+            return model.Evidence == ConfidenceEvidence.Logprobs ? LabelConfidence.FromLogprobs(response.RawRepresentation as ChatCompletion) : null;
         }
 
-        // The label is found already: whatever happens to the second sample only leaves it without evidence.
-        var (reply, _) = await model.AskAsync(messages, temperature: 1, calls, budget);
+        // The label is found already, and paid: whatever happens to the second sample only leaves it without evidence.
+        ModelReply reply;
+        try
+        {
+            (reply, _) = await model.AskAsync(messages, temperature: 1, calls, budget);
+        }
+        catch (OperationCanceledException) when (budget.Stopping.IsCancellationRequested)
+        {
+            return null;
+        }
+
         if (reply.Fault is not null)
         {
             return null;
@@ -175,6 +184,13 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
         calls.Add(reply.Record with { Outcome = second.Outcome == CallOutcome.Labelled ? CallOutcome.Sampled : second.Outcome });
         return second.Labels is null ? null : LabelConfidence.FromSamples(labels, second.Labels);
     }
+
+    /// <summary>An answer that was no label tells more than a time-out, which may have been paid too; that more than a model out of reach; and a call more than none.</summary>
+    private static int WeightOf(List<CallRecord> calls) =>
+        calls.Exists(call => call.WasAnswered) ? 3
+        : calls.Exists(call => call.Outcome == CallOutcome.TimedOut) ? 2
+        : calls.Count > 0 ? 1
+        : 0;
 
     private static TimeSpan? Shorter(TimeSpan? left, TimeSpan? right) => left is null || right < left ? right ?? left : left;
 

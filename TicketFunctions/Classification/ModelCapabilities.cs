@@ -14,11 +14,14 @@ internal sealed partial class ModelCapabilities(ModelTarget target, bool logprob
     private bool _kept;
     private int _broken;
 
-    /// <summary>The parameters as they are sent now, for the record.</summary>
-    public string Describe(bool masked)
+    /// <summary>The parameters of a request as a JSON object, for the record.</summary>
+    public string Describe(ChatOptions sent, ConfidenceEvidence evidence, bool masked)
     {
-        var output = _output == OutputMode.Schema && _strict ? "strict_schema" : _output.ToString().ToLowerInvariant();
-        return $$"""{"temperature":{{(_temperature ? "0" : "null")}},"max_output_tokens":{{target.MaxOutputTokens}},"output":"{{output}}","masked":{{(masked ? "true" : "false")}}}""";
+        var output = sent.ResponseFormat is not ChatResponseFormatJson format ? "prompt"
+            : format.Schema is null ? "json"
+            : sent.AdditionalProperties is null ? "schema"
+            : "strict_schema";
+        return $$"""{"temperature":{{(sent.Temperature is null ? "null" : "0")}},"max_output_tokens":{{target.MaxOutputTokens}},"output":"{{output}}","confidence":"{{evidence.ToString().ToLowerInvariant()}}","masked":{{(masked ? "true" : "false")}}}""";
     }
 
     /// <summary>The options of one request.</summary>
@@ -75,7 +78,7 @@ internal sealed partial class ModelCapabilities(ModelTarget target, bool logprob
             // Others may have met the same refusal at the same time: what this request had and later ones have not is dropped already.
             switch (part)
             {
-                case RequestPart.Logprobs:
+                case RequestPart.Logprobs when sent.RawRepresentationFactory?.Invoke(null!) is ChatCompletionOptions { IncludeLogProbabilities: true }:
                     return Drop(ref _logprobs, "log-probabilities");
                 case RequestPart.Temperature when sent.Temperature is not null:
                     return Drop(ref _temperature, "a temperature");

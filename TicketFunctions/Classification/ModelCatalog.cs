@@ -1,7 +1,6 @@
 using System.ClientModel;
 using System.ClientModel.Primitives;
 using System.Globalization;
-using System.Text;
 using System.Text.Json;
 using Azure.Identity;
 using Microsoft.Extensions.Options;
@@ -48,9 +47,6 @@ public sealed record ModelOffer(
 /// <summary>Asks the configured servers what they offer. They may answer anything: what cannot be read is left out.</summary>
 public sealed class ModelCatalog(IOptions<ModelOptions> options, BaselineTicketClassifier baseline, TimeProvider time)
 {
-    /// <summary>The longest word of a server that is repeated: it is printed on terminals.</summary>
-    private const int MaxTextLength = 120;
-
     /// <summary>More than these of one server nobody reads.</summary>
     private const int MaxModels = 1000;
 
@@ -290,7 +286,6 @@ public sealed class ModelCatalog(IOptions<ModelOptions> options, BaselineTicketC
         return isRead && price is >= 0 and <= 1_000_000 ? price : null;
     }
 
-    /// <summary>The text without what a terminal would obey, and not at any length.</summary>
     private static string? Text(JsonElement? element)
     {
         if (element is not { ValueKind: JsonValueKind.String } text)
@@ -300,22 +295,7 @@ public sealed class ModelCatalog(IOptions<ModelOptions> options, BaselineTicketC
 
         try
         {
-            var clean = new StringBuilder();
-            foreach (var rune in text.GetString()!.EnumerateRunes())
-            {
-                if (Rune.GetUnicodeCategory(rune) is not (UnicodeCategory.Control or UnicodeCategory.Format
-                    or UnicodeCategory.LineSeparator or UnicodeCategory.ParagraphSeparator or UnicodeCategory.PrivateUse or UnicodeCategory.OtherNotAssigned))
-                {
-                    clean.Append(rune);
-                }
-
-                if (clean.Length >= MaxTextLength)
-                {
-                    break;
-                }
-            }
-
-            return string.IsNullOrWhiteSpace(clean.ToString()) ? null : clean.ToString().Trim();
+            return ServerText.Clean(text.GetString());
         }
         catch (InvalidOperationException)
         {

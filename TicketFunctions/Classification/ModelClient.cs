@@ -26,10 +26,9 @@ internal sealed partial class ModelClient
         ];
 
         // Asked for, or where it is known to be understood: a server that does not know the member may refuse the whole request.
-        var logprobs = options.Confidence is { } evidence
-            ? evidence == ConfidenceEvidence.Logprobs
-            : target.Provider is "openai" or "azure-openai" or "ollama";
-        _capabilities = new ModelCapabilities(target, logprobs, logger);
+        Evidence = options.Confidence
+            ?? (target.Provider is "openai" or "azure-openai" or "ollama" ? ConfidenceEvidence.Logprobs : ConfidenceEvidence.None);
+        _capabilities = new ModelCapabilities(target, Evidence == ConfidenceEvidence.Logprobs, logger);
         _taxonomy = taxonomy;
         _retryBudget = retryBudget;
         _time = time;
@@ -52,8 +51,14 @@ internal sealed partial class ModelClient
 
     public ModelTarget Target { get; }
 
-    /// <summary>The parameters as they are sent now, for the record.</summary>
-    public string DescribeParameters(bool masked) => _capabilities.Describe(masked);
+    /// <summary>What the confidence in this model's answers is taken from.</summary>
+    public ConfidenceEvidence Evidence { get; }
+
+    /// <summary>The parameters of a request as a JSON object, for the record.</summary>
+    /// <param name="masked">Personal data was masked.</param>
+    /// <param name="sent">The request; the one that would be sent now by default.</param>
+    public string DescribeParameters(bool masked, ChatOptions? sent = null) =>
+        _capabilities.Describe(sent ?? _capabilities.For(_taxonomy, temperature: 0), Evidence, masked);
 
     /// <summary>Asks, and asks again as long as that may help.</summary>
     /// <param name="messages">The whole conversation.</param>
@@ -114,42 +119,46 @@ internal sealed partial class ModelClient
     /// <summary>Calls the address with the least work, the next one where an address is out of order.</summary>
     private async Task<ModelReply> CallAnyAsync(IReadOnlyList<ChatMessage> messages, ChatOptions options, Question question)
     {
-        var soonest = _endpoints.Min(endpoint => endpoint.CoolsFor);
-        if (soonest > TimeSpan.Zero)
+        while (true)
         {
-            if (soonest >= question.Budget.Remaining)
+            var soonest = _endpoints.Min(endpoint => endpoint.CoolsFor);
+            if (soonest > TimeSpan.Zero)
             {
-                return NotCalled(soonest);
+                if (soonest >= question.Budget.Remaining)
+                {
+                    return ModelReply.Without(Target, ModelFault.NotCalled(soonest));
+                }
+
+                await Task.Delay(soonest, _time, question.Budget.Token);
             }
 
-            await Task.Delay(soonest, _time, question.Budget.Token);
-        }
-
-        var turn = Interlocked.Increment(ref _turn) & int.MaxValue;
-        var candidates = Enumerable.Range(0, _endpoints.Length)
-            .Select(i => (i + turn) % _endpoints.Length)
-            .OrderBy(i => question.Tried[i])
-            .ThenBy(i => _endpoints[i].Load)
-            // Timers may be a little early.
-            .Where(i => _endpoints[i].CoolsFor < TimeSpan.FromMilliseconds(50))
-            .ToList();
-        ModelReply? broken = null;
-        foreach (var i in candidates)
-        {
-            var reply = await _endpoints[i].CallAsync(messages, options, question.Budget);
-            if (reply.Fault is not { WasCalled: false } fault)
+            var turn = Interlocked.Increment(ref _turn) & int.MaxValue;
+            var candidates = Enumerable.Range(0, _endpoints.Length)
+                .Select(i => (i + turn) % _endpoints.Length)
+                .OrderBy(i => question.Tried[i])
+                .ThenBy(i => _endpoints[i].Load)
+                .Where(i => _endpoints[i].CoolsFor < ModelEndpoint.Earliness)
+                .ToList();
+            ModelReply? broken = null;
+            foreach (var i in candidates)
             {
-                question.Tried[i] = true;
-                return reply;
+                var reply = await _endpoints[i].CallAsync(messages, options, question.Budget);
+                if (reply.Fault is not { WasCalled: false } fault)
+                {
+                    question.Tried[i] = true;
+                    return reply;
+                }
+
+                broken = broken is null || fault.RetryAfter < broken.Fault!.RetryAfter ? reply : broken;
             }
 
-            broken = broken is null || fault.RetryAfter < broken.Fault!.RetryAfter ? reply : broken;
+            // All were told meanwhile to wait: then we do, if there is time.
+            if (broken is not null && _endpoints.Any(endpoint => endpoint.CoolsFor < ModelEndpoint.Earliness))
+            {
+                return broken;
+            }
         }
-
-        return broken ?? NotCalled(TimeSpan.FromSeconds(1));
     }
-
-    private ModelReply NotCalled(TimeSpan retryAfter) => ModelReply.Without(Target, ModelFault.NotCalled(retryAfter));
 
     /// <summary>One question on its way through retries and addresses.</summary>
     private sealed class Question(int endpoints, CallBudget budget)

@@ -1,6 +1,7 @@
 using System.ClientModel;
 using System.ClientModel.Primitives;
 using System.Net;
+using System.Text.Json;
 using Azure.Core;
 using Azure.Identity;
 using Microsoft.Extensions.AI;
@@ -26,13 +27,14 @@ public static class ModelConnection
     private const string AzureScope = "https://cognitiveservices.azure.com/.default";
 
     /// <summary>One for the process: it holds the sockets.</summary>
-    internal static HttpClient Http { get; } = new(new BoundedAnswers(new SocketsHttpHandler
+    internal static HttpClient Http { get; } = new(new KnownFinishReasons(new BoundedAnswers(new SocketsHttpHandler
     {
         // A redirect would carry the ticket, and perhaps the key, to where nobody configured.
         AllowAutoRedirect = false,
+        UseCookies = false,
         PooledConnectionLifetime = TimeSpan.FromMinutes(5),
         ConnectTimeout = TimeSpan.FromSeconds(5),
-    }))
+    })))
     { Timeout = Timeout.InfiniteTimeSpan };
 
     /// <summary>One for the process: it keeps the token. Made only when an Azure model has no key.</summary>
@@ -76,6 +78,53 @@ public static class ModelConnection
                 response.Dispose();
                 throw;
             }
+        }
+    }
+
+    /// <summary>
+    /// Says <c>stop</c> where a server says it in another way: Together <c>eos</c>, Text Generation Inference <c>eos_token</c>, others
+    /// <c>null</c>. The SDK throws such answers away. https://github.com/openai/openai-dotnet/pull/267, https://github.com/ollama/ollama/issues/7547
+    /// </summary>
+    private sealed class KnownFinishReasons(HttpMessageHandler inner) : DelegatingHandler(inner)
+    {
+        protected override async Task<HttpResponseMessage> SendAsync(HttpRequestMessage request, CancellationToken cancellationToken)
+        {
+            var response = await base.SendAsync(request, cancellationToken);
+            if (response.StatusCode == HttpStatusCode.OK && Translate(await response.Content.ReadAsByteArrayAsync(cancellationToken)) is { } answer)
+            {
+                var headers = response.Content.Headers;
+                response.Content = new ByteArrayContent(answer);
+                response.Content.Headers.ContentType = headers.ContentType;
+            }
+
+            return response;
+        }
+
+        /// <returns>Null when there is nothing to translate.</returns>
+        private static byte[]? Translate(ReadOnlySpan<byte> answer)
+        {
+            try
+            {
+                var reader = new Utf8JsonReader(answer);
+                while (reader.Read())
+                {
+                    // Of one of the choices; we ask for one.
+                    if (reader.CurrentDepth == 3 && reader.TokenType == JsonTokenType.PropertyName && reader.ValueTextEquals("finish_reason"u8) && reader.Read())
+                    {
+                        return reader.TokenType == JsonTokenType.Null
+                            || (reader.TokenType == JsonTokenType.String
+                                && (reader.ValueTextEquals("eos"u8) || reader.ValueTextEquals("eos_token"u8) || reader.ValueTextEquals("stop_sequence"u8)))
+                            ? [.. answer[..(int)reader.TokenStartIndex], .. "\"stop\""u8, .. answer[(int)reader.BytesConsumed..]]
+                            : null;
+                    }
+                }
+            }
+            catch (JsonException)
+            {
+                // The SDK will say so.
+            }
+
+            return null;
         }
     }
 }

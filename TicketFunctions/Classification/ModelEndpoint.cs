@@ -21,6 +21,9 @@ internal sealed class ModelEndpoint
     /// <summary>Nobody is left alone for longer because he asked for it: some ask for a day.</summary>
     private static readonly TimeSpan MaxCooldown = TimeSpan.FromMinutes(1);
 
+    /// <summary>Timers may be a little early.</summary>
+    public static readonly TimeSpan Earliness = TimeSpan.FromMilliseconds(50);
+
     private readonly IChatClient _chat;
     private readonly ModelTarget _target;
     private readonly Uri _address;
@@ -48,7 +51,8 @@ internal sealed class ModelEndpoint
                     // fails at, with its retries among few others, is no outage.
                     MinimumThroughput = 5,
                     FailureRatio = 0.8,
-                    SamplingDuration = TimeSpan.FromSeconds(30),
+                    // So long that five calls one after the other that time out by default fit into it.
+                    SamplingDuration = TimeSpan.FromSeconds(60),
                     BreakDuration = options.BreakDuration,
                     ShouldHandle = args => ValueTask.FromResult(args.Outcome.Result?.Fault?.IsOfServer == true),
                 })
@@ -84,6 +88,12 @@ internal sealed class ModelEndpoint
         bool? refused = null;
         try
         {
+            // Those in line before us may have been told so meanwhile.
+            if (CoolsFor >= Earliness)
+            {
+                return NotCalled(CoolsFor);
+            }
+
             var reply = await _breaker.ExecuteAsync(async _ => await SendAsync(messages, options, budget), CancellationToken.None);
             refused = reply.Fault is null ? false : reply.Fault.Outcome == CallOutcome.RateLimited ? true : null;
             return reply;
@@ -125,17 +135,21 @@ internal sealed class ModelEndpoint
         }
 
         var elapsed = _time.GetElapsedTime(started);
-        var (tokensIn, tokensOut) = ((int?)response?.Usage?.InputTokenCount, (int?)response?.Usage?.OutputTokenCount);
+        var (tokensIn, tokensOut) = (ReadCount(response?.Usage?.InputTokenCount), ReadCount(response?.Usage?.OutputTokenCount));
+        var servedModel = ServerText.Clean(response?.ModelId);
         Telemetry.EndCall(
-            activity, _target, _address, elapsed, response?.ModelId, response?.FinishReason?.Value, tokensIn, tokensOut,
+            activity, _target, _address, elapsed, servedModel, response?.FinishReason?.Value, tokensIn, tokensOut,
             fault is null ? null : fault.Status?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? fault.Outcome.ToString());
         return new ModelReply(
             new CallRecord(
-                _target.Provider, _target.Name, response?.ModelId, fault?.Outcome ?? CallOutcome.Labelled, fault?.Status,
+                _target.Provider, _target.Name, servedModel, fault?.Outcome ?? CallOutcome.Labelled, fault?.Status,
                 tokensIn, tokensOut, _target.PriceOf(tokensIn, tokensOut), (int)elapsed.TotalMilliseconds),
             response,
             fault);
     }
+
+    /// <summary>What no model can have read or written would spoil the day's sum.</summary>
+    private static int? ReadCount(long? tokens) => tokens is >= 0 and < 100_000_000 ? (int)tokens : null;
 
     private void LeaveAlone(TimeSpan wait)
     {

@@ -1,6 +1,8 @@
 using System.ClientModel;
 using System.ClientModel.Primitives;
 using System.Globalization;
+using System.Text;
+using System.Text.Json;
 
 namespace TicketFunctions.Classification;
 
@@ -38,6 +40,8 @@ internal sealed record ModelFault(
 
     public static ModelFault TimedOut { get; } = new(CallOutcome.TimedOut, "timeout: the model did not answer in time");
 
+    private static ModelFault CannotBeReached { get; } = new(CallOutcome.Unavailable, "unavailable: the model's server cannot be reached, or broke off");
+
     public static ModelFault NotCalled(TimeSpan retryAfter) =>
         new(CallOutcome.Unavailable, "unavailable: the model's server failed a moment ago and is left alone", RetryAfter: retryAfter, WasCalled: false);
 
@@ -49,10 +53,14 @@ internal sealed record ModelFault(
         ClientResultException { InnerException: { } inner } => From(inner, now),
         HttpRequestException { HttpRequestError: HttpRequestError.ConfigurationLimitExceeded } => new(
             CallOutcome.Malformed, "invalid: the model's server answered without end"),
-        ClientResultException or HttpRequestException or IOException => new(
-            CallOutcome.Unavailable, "unavailable: the model's server cannot be reached, or broke off"),
+        ClientResultException or HttpRequestException or IOException => CannotBeReached,
         Azure.Identity.AuthenticationFailedException => new(
             CallOutcome.Unavailable, "unavailable: Azure gave no token for the model; check the managed identity, or set Model__ApiKey"),
+        // The handler's own time for a connection: nobody was asked, so nothing can have been paid.
+        OperationCanceledException { InnerException: TimeoutException } => CannotBeReached,
+
+        // So Semantic Kernel passes it on.
+        OperationCanceledException { InnerException: OperationCanceledException inner } => From(inner, now),
         OperationCanceledException or TimeoutException => TimedOut,
         _ => new(CallOutcome.Malformed, "invalid: the model's server answered something that is not a chat completion"),
     };
@@ -64,13 +72,15 @@ internal sealed record ModelFault(
         {
             >= 200 and < 300 => new(CallOutcome.Malformed, "invalid: the model's server answered something that is not a chat completion", status),
             < 400 => new(CallOutcome.Rejected, $"unavailable: the model's server redirects (HTTP {status}); set the endpoint to the final address", status),
-            _ when Says("content_filter", "content_policy", "content management policy", "responsibleaipolicy") => new(
+            _ when Says("content_filter", "content_policy", "content management policy", "responsibleaipolicy", "violating our usage policy") => new(
                 CallOutcome.Filtered, "filtered: the provider's content filter refused the ticket", status),
             402 => QuotaSpent(),
-            429 when Says("insufficient_quota", "billing", "exceeded your current quota", "credit") => QuotaSpent(),
+            // Not by "billing" alone: accounts without a card, and Groq's, are pointed to that page when they only come too fast.
+            429 when Says("insufficient_quota", "billing hard limit", "billing_hard_limit", "exceeded your current quota", "credit") => QuotaSpent(),
             429 => new(CallOutcome.RateLimited, "unavailable: the model's server answered HTTP 429, too many requests", status, ReadRetryAfter(response, now)),
             408 or 504 => TimedOut with { Status = status },
-            409 or 425 or >= 500 => new(
+            // 424 is Text Generation Inference's word for a generation that failed.
+            409 or 424 or 425 or >= 500 => new(
                 CallOutcome.Unavailable, $"unavailable: the model's server answered HTTP {status}", status, ReadRetryAfter(response, now)),
             401 or 403 => new(CallOutcome.Rejected, $"unavailable: the model's server does not take the key (HTTP {status})", status),
             404 => new(CallOutcome.Rejected, "unavailable: the model's server does not know the address or the model (HTTP 404)", status),
@@ -102,17 +112,55 @@ internal sealed record ModelFault(
             : null;
     }
 
+    /// <summary>What the server says of the fault, without what it repeats of the request: no ticket may talk us into anything.</summary>
     private static string ReadText(PipelineResponse? response)
     {
+        string text;
         try
         {
-            var text = response?.Content.ToString() ?? "";
-            return text.Length > 8192 ? text[..8192] : text;
+            text = response?.Content.ToString() ?? "";
         }
         catch (InvalidOperationException)
         {
             // Its body was not read.
             return "";
+        }
+
+        try
+        {
+            using var document = JsonDocument.Parse(text);
+            var said = new StringBuilder();
+            Append(document.RootElement, said);
+            return said.ToString();
+        }
+        catch (Exception e) when (e is JsonException or InvalidOperationException)
+        {
+            return text.Length > 1024 ? text[..1024] : text;
+        }
+
+        static void Append(JsonElement element, StringBuilder said)
+        {
+            switch (element.ValueKind)
+            {
+                case JsonValueKind.String:
+                    said.Append(element.GetString()).Append('\n');
+                    break;
+                case JsonValueKind.Array:
+                    foreach (var item in element.EnumerateArray())
+                    {
+                        Append(item, said);
+                    }
+
+                    break;
+                case JsonValueKind.Object:
+                    // FastAPI, under many of these servers, shows the input that it refused.
+                    foreach (var member in element.EnumerateObject().Where(member => member.Name is not ("input" or "ctx" or "body" or "request" or "messages")))
+                    {
+                        Append(member.Value, said);
+                    }
+
+                    break;
+            }
         }
     }
 

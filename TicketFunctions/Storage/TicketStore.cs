@@ -26,9 +26,6 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     /// </summary>
     private const string Limits = "select set_config('lock_timeout', @lockTimeout, true), set_config('statement_timeout', @statementTimeout, true);\n";
 
-    /// <summary>Seconds for a report that reads many rows.</summary>
-    private const int ReportTimeout = 60;
-
     static TicketStore() => DefaultTypeMap.MatchNamesWithUnderscores = true;
 
     /// <summary>Claims one ticket for its next attempt, whether or not its backoff is over.</summary>
@@ -603,19 +600,19 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
               decision.model,
               decision.prompt_version,
               decision.taxonomy_version
-            from public.tickets
-            cross join lateral (
-              select *
-              from public.ticket_decisions
-              where ticket_decisions.ticket_id = tickets.id
-              order by ticket_decisions.id desc
-              limit 1
-            ) as decision
+            from public.ticket_decisions as decision
+            join public.tickets on tickets.id = decision.ticket_id
             where tickets.processed
               and tickets.category = decision.category
               and tickets.sentiment = decision.sentiment
+              and not exists (
+                select
+                from public.ticket_decisions as later
+                where later.ticket_id = decision.ticket_id
+                  and later.id > decision.id
+              )
               and (@PromptVersion::text is null or decision.prompt_version = @PromptVersion)
-              and (@Model::text is null or decision.model = @Model or decision.source = @Model)
+              and (@Model::text is null or decision.model = @Model or (decision.source = 'baseline' and @Model = 'baseline'))
               and (@Label::text is null or decision.category = @Label or decision.sentiment = @Label)
               and (@Since::timestamptz is null or decision.decided_at >= @Since)
             order by tickets.created_at, tickets.id
@@ -623,7 +620,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             """,
             new { filter.PromptVersion, filter.Model, filter.Label, filter.Since, limit },
             cancellationToken,
-            ReportTimeout)];
+            isReport: true)];
 
     /// <summary>The newest decision there is, or 0.</summary>
     public async Task<long> FindNewestDecisionAsync(CancellationToken cancellationToken) =>
@@ -718,7 +715,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
                 0 as calls, null::int as tokens_in, null::int as tokens_out, null::numeric as cost, saved_tokens, saved_cost
               from decision
               union all
-              select at, coalesce(calls -> -1 ->> 'model', '?'), 0, 0, 1, 0, null, null, null, null, null
+              select at, coalesce(calls -> -1 ->> 'model', '?'), 0, 0, (kind <> 'dry_run')::int, 0, null, null, null, null, null
               from failure
               union all
               select at, call.model, 0, 0, 0, 1, call.tokens_in, call.tokens_out, call.cost, null, null
@@ -748,7 +745,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             """,
             new { since = since.ToString("O", CultureInfo.InvariantCulture) },
             cancellationToken,
-            ReportTimeout)];
+            isReport: true)];
 
     /// <summary>Fails unless the database takes writes.</summary>
     public Task WriteHeartbeatAsync(CancellationToken cancellationToken) =>
@@ -757,11 +754,15 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     private async Task<T?> QueryFirstOrDefaultAsync<T>(string sql, object parameters, CancellationToken cancellationToken) =>
         (await QueryAsync<T>(sql, parameters, cancellationToken)).FirstOrDefault();
 
-    private Task<List<T>> QueryAsync<T>(string sql, object parameters, CancellationToken cancellationToken, int? commandTimeout = null) =>
+    /// <param name="sql">One statement.</param>
+    /// <param name="parameters">Its parameters.</param>
+    /// <param name="cancellationToken">Gives up waiting.</param>
+    /// <param name="isReport">It may look at every row there is, and somebody waits for it who can stop it.</param>
+    private Task<List<T>> QueryAsync<T>(string sql, object parameters, CancellationToken cancellationToken, bool isReport = false) =>
         RunAsync(
             sql,
             parameters,
-            commandTimeout,
+            isReport ? 0 : null,
             async (connection, command) =>
             {
                 await using var reader = await connection.ExecuteReaderAsync(command);
@@ -791,6 +792,8 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
         string sql, object parameters, int? commandTimeout, Func<NpgsqlConnection, CommandDefinition, Task<T>> run, CancellationToken cancellationToken)
     {
         await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
+
+        // Zero is none, for us and for the server.
         var limit = TimeSpan.FromSeconds(commandTimeout ?? connection.CommandTimeout);
         var arguments = new DynamicParameters(parameters);
         arguments.Add("lockTimeout", Milliseconds(limit / 2));

@@ -31,6 +31,7 @@ public sealed class Spending(TicketStore store, IOptions<ModelOptions> options, 
     private TimeSpan? _untilTomorrow;
 
     /// <summary>How long until there is money again; null while there is some.</summary>
+    /// <exception cref="TimeoutException">Somebody else has been asking the database for too long.</exception>
     public async Task<TimeSpan?> FindWaitAsync(CancellationToken cancellationToken)
     {
         if (_options.TokensPerDay is null && _options.CostPerDay is null)
@@ -38,7 +39,12 @@ public sealed class Spending(TicketStore store, IOptions<ModelOptions> options, 
             return null;
         }
 
-        await _reading.WaitAsync(cancellationToken);
+        // Where the database hangs, a line of readers who each wait for their own time-out would outlast their leases.
+        if (!await _reading.WaitAsync(MaxAge, cancellationToken))
+        {
+            throw new TimeoutException("The database does not tell what today has cost.");
+        }
+
         try
         {
             if (_untilTomorrow is null || time.GetElapsedTime(_readAt) is var age && (age >= MaxAge || age >= _untilTomorrow))

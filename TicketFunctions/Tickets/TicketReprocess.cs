@@ -22,6 +22,9 @@ public sealed class TicketReprocess(
     /// <summary>So many tickets in a row without a model end the run.</summary>
     private const int UnavailableInARow = 5;
 
+    /// <summary>So many tickets in a row that found no database end the run by their exception.</summary>
+    private const int BrokenInARow = 5;
+
     /// <param name="tickets">What <see cref="TicketStore.FindDecidedAsync"/> found.</param>
     /// <param name="dryRun">Ask the model and change nothing. The calls are recorded as spent.</param>
     /// <param name="progress">Told the tickets done so far.</param>
@@ -66,6 +69,10 @@ public sealed class TicketReprocess(
                 catch (OperationCanceledException) when (stopping.IsCancellationRequested || giveBack.IsCancellationRequested)
                 {
                     run.Stop(SweepEnd.Stopped);
+                }
+                catch (Exception e) when (StorageFaults.IsUnavailable(e) && run.CountBroken() < BrokenInARow)
+                {
+                    // One row may be locked or cut off while the others go on.
                 }
             });
         return new ReprocessSummary(run.Decided, run.Failed, run.Changed, run.End ?? SweepEnd.NothingDue, run.Calls);
@@ -112,6 +119,9 @@ public sealed class TicketReprocess(
 
         run.Count(ticket.Labels, result switch
         {
+            // As in earnest: it replaces no labels.
+            ClassificationResult.Labelled { Identity.Source: "baseline" } when classifier.Identities.Any(identity => identity.Source == "model") =>
+                new TriageResult.NotForced(FailureKind.UpstreamUnavailable),
             ClassificationResult.Labelled labelled => new TriageResult.Labelled(ticket.Id, labelled.Labels, labelled.Identity.Source, labelled.Identity.Model, labelled.Confidence),
             ClassificationResult.Failed failed => new TriageResult.NotForced(failed.Kind),
             _ => throw new InvalidOperationException($"No arm for {result.GetType().Name}."),
@@ -125,6 +135,7 @@ public sealed class TicketReprocess(
         private readonly List<(Labels Old, Labels New)> _decided = [];
         private readonly List<CallRecord> _calls = [];
         private int _unavailable;
+        private int _broken;
 
         public IReadOnlyList<(Labels Old, Labels New)> Decided => _decided;
 
@@ -163,10 +174,21 @@ public sealed class TicketReprocess(
             }
         }
 
+        /// <returns>How many found no database in a row.</returns>
+        public int CountBroken()
+        {
+            lock (_lock)
+            {
+                Failed++;
+                return ++_broken;
+            }
+        }
+
         public void Count(Labels old, TriageResult? result)
         {
             lock (_lock)
             {
+                _broken = 0;
                 switch (result)
                 {
                     case TriageResult.Labelled labelled:
@@ -188,6 +210,10 @@ public sealed class TicketReprocess(
                     case TriageResult.NotForced or TriageResult.BlankText:
                         Failed++;
                         _unavailable = 0;
+                        break;
+                    // The same text is under way elsewhere, and its decision did not come in time.
+                    case TriageResult.InProgress { RetryAfter.Ticks: > 0 }:
+                        Failed++;
                         break;
                     default:
                         Changed++;

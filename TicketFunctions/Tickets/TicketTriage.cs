@@ -60,6 +60,8 @@ public sealed partial class TicketTriage(
     /// <summary>Tickets that wait for tomorrow's budget come within so long of its start, not all at once.</summary>
     private static readonly TimeSpan Spread = TimeSpan.FromMinutes(5);
 
+    private const string NoStandIn = "unavailable: no model can be reached, and a stand-in replaces no labels";
+
     private readonly TriageOptions _options = options.Value;
 
     /// <summary>Whose decisions are worth waiting for and reusing. The baseline's are not: they cost nothing.</summary>
@@ -174,6 +176,7 @@ public sealed partial class TicketTriage(
         var text = TicketText.Normalize(ticket.Description);
         var textSha256 = SHA256.HashData(Encoding.UTF8.GetBytes(text));
         var started = time.GetTimestamp();
+        var isAsked = false;
         try
         {
             var turn = _models.Length == 0 ? new TextLock(Owned: true, Locked: true, null) : await TakeTurnAsync(ticket, textSha256, force, reuseAfter, stopping);
@@ -202,10 +205,14 @@ public sealed partial class TicketTriage(
                 return await DeferAsync(ticket, untilTomorrow + (Spread * Random.Shared.NextDouble()));
             }
 
+            isAsked = true;
             var result = await classifier.ClassifyAsync(TicketText.Clip(text), stopping);
             spending.Add(result.Calls);
             return result switch
             {
+                // It stands in where there are no labels; those there are may be a model's.
+                ClassificationResult.Labelled { Identity.Source: "baseline" } when ticket.WasProcessed && _models.Length > 0 => await FailAsync(
+                    ticket, textSha256, new ClassificationResult.Failed(FailureKind.UpstreamUnavailable, NoStandIn, null, result.Calls)),
                 ClassificationResult.Labelled labelled => await CompleteAsync(
                     ticket,
                     new Decision(
@@ -225,6 +232,12 @@ public sealed partial class TicketTriage(
         catch (OperationCanceledException) when (stopping.IsCancellationRequested)
         {
             await GiveBackAsync(ticket, TimeSpan.Zero);
+            throw;
+        }
+        catch (Exception e) when (!isAsked && StorageFaults.IsUnavailable(e))
+        {
+            // No attempt was made; and who has the same text must not wait for the end of the lease. If this fails too, it ends by itself.
+            await ((Task)GiveBackAsync(ticket, _options.BackoffAfter(1))).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             throw;
         }
     }
@@ -317,7 +330,9 @@ public sealed partial class TicketTriage(
     private async Task<TriageResult> FailAsync(ClaimedTicket ticket, byte[] textSha256, ClassificationResult.Failed failed)
     {
         await RecordFailureAsync(ticket, JsonNamingPolicy.SnakeCaseLower.ConvertName($"{failed.Kind}"), failed.Reason, textSha256, failed.Calls);
-        var isOutage = failed is { Kind: FailureKind.UpstreamUnavailable, WasAnswered: false };
+
+        // A model that did not answer in time may have been paid, also when the next one could not be reached.
+        var isOutage = failed is { Kind: FailureKind.UpstreamUnavailable, WasAnswered: false } && failed.Calls.All(call => call.Outcome != CallOutcome.TimedOut);
 
         // Without a call the breaker knows best when to try again.
         var spareWait = failed.Calls.Count == 0 && failed.RetryAfter is { } reopens ? Within(TimeSpan.FromSeconds(1), reopens) : WaitAfter(1);

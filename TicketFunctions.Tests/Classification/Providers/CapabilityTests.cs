@@ -87,6 +87,25 @@ public sealed class CapabilityTests
         Assert.DoesNotContain(harness.Log, entry => entry.Level == LogLevel.Warning);
     }
 
+    [Fact]
+    public async Task What_an_error_repeats_of_the_ticket_is_not_taken_for_the_servers_word()
+    {
+        await using var harness = await ModelHarness.StartAsync();
+        const string Attack = "strict response_format logprobs temperature content_filter insufficient_quota";
+        harness.Model.On(Attack, (call, context) => ModelStub.Json(422, new JsonObject
+        {
+            ["detail"] = new JsonArray(new JsonObject { ["type"] = "value_error", ["loc"] = new JsonArray("body", "messages", 1), ["msg"] = "Too long", ["input"] = call.Body.DeepClone() }),
+        })(call, context));
+
+        var failed = Assert.IsType<ClassificationResult.Failed>(await harness.ClassifyAsync(Attack));
+        await harness.ClassifyAsync("Otro ticket.");
+
+        Assert.Equal(CallOutcome.Rejected, Assert.Single(failed.Calls).Outcome);
+        var after = harness.Model.CallsFor("Otro ticket.")[0].Body;
+        Assert.Equal(true, (bool?)after["response_format"]!["json_schema"]!["strict"]);
+        Assert.Equal(0, (int?)after["temperature"]);
+    }
+
     [Theory]
     [InlineData("Schema", "json_schema")]
     [InlineData("Json", "json_object")]
@@ -102,6 +121,38 @@ public sealed class CapabilityTests
 
         Assert.Equal(3, harness.Model.Calls.Count);
         Assert.All(harness.Model.Calls, call => Assert.Equal(type, (string?)call.Body["response_format"]?["type"]));
+        Assert.DoesNotContain(harness.Log, entry => entry.Level == LogLevel.Warning);
+    }
+
+    [Fact]
+    public async Task JSON_mode_has_been_kept_to_when_the_answer_is_JSON_whatever_its_labels()
+    {
+        await using var harness = await ModelHarness.StartAsync();
+        harness.Model.Default = Refusing(
+            "schema",
+            ModelStub.Raw(400, "application/json", """{"error":"json_schema is not supported"}"""),
+            ModelStub.Content("""{"category":"Magia","sentiment":"Neutral"}"""));
+        for (var i = 1; i <= 4; i++)
+        {
+            await harness.ClassifyAsync($"Otra etiqueta {i}.");
+        }
+
+        Assert.Equal("json_object", (string?)harness.Model.Calls.Last().Body["response_format"]?["type"]);
+    }
+
+    [Theory]
+    [InlineData("logprobs")]
+    [InlineData("temperature and logprobs are fine, the key is not")]
+    [InlineData("strict")]
+    [InlineData("response_format")]
+    public async Task A_request_is_not_sent_again_for_a_member_that_it_did_not_have(string message)
+    {
+        await using var harness = await ModelHarness.StartAsync(null, ("Model__Output", "Prompt"), ("Model__Confidence", "None"));
+        harness.Model.Default = ModelStub.Json(400, new JsonObject { ["error"] = message });
+
+        Assert.IsType<ClassificationResult.Failed>(await harness.ClassifyAsync("Una sola vez."));
+
+        Assert.Single(harness.Model.Calls);
         Assert.DoesNotContain(harness.Log, entry => entry.Level == LogLevel.Warning);
     }
 
@@ -139,8 +190,8 @@ public sealed class CapabilityTests
         Assert.Equal(logprobs ? true : null, (bool?)body["logprobs"]);
     }
 
-    private static Script Refusing(string part, Script refusal) =>
-        (call, context) => (Has(call.Body, part) ? refusal : ModelStub.Labels("Otro", "Neutral"))(call, context);
+    private static Script Refusing(string part, Script refusal, Script? otherwise = null) =>
+        (call, context) => (Has(call.Body, part) ? refusal : otherwise ?? ModelStub.Labels("Otro", "Neutral"))(call, context);
 
     private static bool Has(JsonNode body, string part) => part switch
     {

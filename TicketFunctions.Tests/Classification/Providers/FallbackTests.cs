@@ -68,18 +68,41 @@ public sealed class FallbackTests
         Assert.Equal(["stub-model", "second-model"], harness.Classifier.Identities.Select(identity => identity.Model));
     }
 
-    [Fact]
-    public async Task When_no_model_gives_labels_the_paid_answer_counts_more_than_the_model_out_of_reach()
+    [Theory]
+    [InlineData("stub-model")]
+    [InlineData("second-model")]
+    public async Task When_no_model_gives_labels_the_paid_answer_counts_more_than_the_model_out_of_reach_whichever_was_first(string answers)
     {
         await using var harness = await ModelHarness.StartAsync(
             null, ("Model__Output", "Schema"), ("Model__MaxRetries", "0"), ("Model__Fallbacks__0__Name", "second-model"), ("Model__BaselineStandsIn", "true"));
         harness.Model.Default = (call, context) =>
-            ((string?)call.Body["model"] == "second-model" ? ModelStub.Json(503, new JsonObject()) : ModelStub.Content("hola"))(call, context);
+            ((string?)call.Body["model"] == answers ? ModelStub.Content("hola") : ModelStub.Json(503, new JsonObject()))(call, context);
 
         var failed = Assert.IsType<ClassificationResult.Failed>(await harness.ClassifyAsync("Nadie sabe."));
 
         Assert.Equal((FailureKind.UpstreamInvalid, true), (failed.Kind, failed.WasAnswered));
-        Assert.Equal([CallOutcome.Unparseable, CallOutcome.Unparseable, CallOutcome.Unavailable], failed.Calls.Select(call => call.Outcome));
+        Assert.Equal(
+            answers == "stub-model"
+                ? [CallOutcome.Unparseable, CallOutcome.Unparseable, CallOutcome.Unavailable]
+                : [CallOutcome.Unavailable, CallOutcome.Unparseable, CallOutcome.Unparseable],
+            failed.Calls.Select(call => call.Outcome));
+    }
+
+    /// <summary>A time-out may have been paid: else a slow first model and a second one out of reach would be asked for ever, at no attempt.</summary>
+    [Theory]
+    [InlineData("stub-model")]
+    [InlineData("second-model")]
+    public async Task When_no_model_gives_labels_the_time_out_counts_more_than_the_model_out_of_reach(string hangs)
+    {
+        await using var harness = await ModelHarness.StartAsync(
+            null, ("Model__MaxRetries", "0"), ("Model__AttemptTimeout", "00:00:00.5"), ("Model__Fallbacks__0__Name", "second-model"));
+        harness.Model.Default = (call, context) =>
+            (string?)call.Body["model"] == hangs ? ModelStub.Hang(call, context) : ModelStub.Json(503, new JsonObject(), ("Retry-After", "7"))(call, context);
+
+        var failed = Assert.IsType<ClassificationResult.Failed>(await harness.ClassifyAsync("Nadie contesta."));
+
+        Assert.Equal((FailureKind.UpstreamTimeout, TimeSpan.FromSeconds(7)), (failed.Kind, failed.RetryAfter));
+        Assert.Equal(2, failed.Calls.Count);
     }
 
     [Fact]
@@ -125,6 +148,8 @@ public sealed class FallbackTests
         await using var wrong = await ModelHarness.StartAsync(null, ("Model__BaselineStandsIn", "true"));
         wrong.Model.Default = ModelStub.Content("hola");
         Assert.IsType<ClassificationResult.Failed>(await wrong.ClassifyAsync("La factura está cobrada dos veces."));
+        wrong.Model.Default = ModelStub.Sequence(ModelStub.Content("hola"), ModelStub.Json(404, new JsonObject()));
+        Assert.IsType<ClassificationResult.Failed>(await wrong.ClassifyAsync("La factura está cobrada dos veces."));
     }
 
     [Fact]
@@ -146,6 +171,7 @@ public sealed class FallbackTests
         { "the other order", """{"sentiment":"Negativo","category":"Tecnico"}""", """{"sentiment":"=1|Negativo=0.75|","category":"=1|Tecnico=0.25|"}=1""", 0.25f },
         { "in a fence", "```json\n{\"category\":\"Tecnico\",\"sentiment\":\"Negativo\"}\n```", "```json\n=0.2|{\"category\":\"=1|Tecnico=0.5|\",\"sentiment\":\"=1|Negativo=1|\"}\n```=0.3", 0.5f },
         { "with an opinion of its own", """{"category":"Tecnico","sentiment":"Negativo","confidence":1}""", """{"category":"=1|Tecnico=0.5|","sentiment":"=1|Negativo=1|","confidence":1}=0.01""", 0.5f },
+        { "labels with their quotes", """{"category":"Tecnico","sentiment":"Negativo"}""", """{"category":=0.1|"Tecnico",=0.5|"sentiment":=0.1|"Negativo"}=0.9""", 0.5f },
         { "tokens of another answer", """{"category":"Tecnico","sentiment":"Negativo"}""", """{"category":"Otro"}=0.5""", null },
         { "no tokens", """{"category":"Tecnico","sentiment":"Negativo"}""", "", null },
     };
@@ -155,6 +181,7 @@ public sealed class FallbackTests
     public async Task Confidence_is_the_probability_of_the_less_certain_label_where_the_provider_tells_it(string name, string content, string tokens, float? confidence)
     {
         await using var harness = await ModelHarness.StartAsync(null, ("Model__Confidence", "Logprobs"), ("Model__ReviewBelow", "0.45"));
+        await using var none = await ModelHarness.StartAsync(null, ("Model__Confidence", "None"));
         var completion = JsonNode.Parse(
             """{"id":"1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant"}}],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}""")!;
         completion["choices"]![0]!["message"]!["content"] = content;
@@ -174,6 +201,26 @@ public sealed class FallbackTests
 
         Assert.Equal(confidence, labelled.Confidence is { } found ? MathF.Round(found, 4) : null);
         Assert.Equal(confidence < 0.45f, labelled.NeedsReview);
+
+        // A server that tells it unasked changes nothing.
+        none.Model.Default = harness.Model.Default;
+        Assert.Null(Assert.IsType<ClassificationResult.Labelled>(await none.ClassifyAsync("Sin ella.")).Confidence);
+    }
+
+    [Fact]
+    public async Task A_label_that_is_paid_is_not_lost_when_the_process_stops_during_the_second_sample()
+    {
+        await using var harness = await ModelHarness.StartAsync(null, ("Model__Confidence", "Samples"));
+        var second = new ModelHold();
+        harness.Model.Default = ModelStub.Sequence(ModelStub.Labels("Otro", "Neutral"), ModelStub.Held(second, ModelStub.Labels("Otro", "Neutral")));
+        using var stopping = new CancellationTokenSource();
+
+        var classifying = harness.ClassifyAsync("Se para a mitad.", stopping.Token);
+        await second.Arrived;
+        await stopping.CancelAsync();
+
+        var labelled = Assert.IsType<ClassificationResult.Labelled>(await classifying);
+        Assert.Equal((new Labels("Otro", "Neutral"), null), (labelled.Labels, labelled.Confidence));
     }
 
     [Fact]

@@ -1,5 +1,8 @@
 using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
 using System.Text.Json.Nodes;
+using Microsoft.Extensions.DependencyInjection;
 using TicketFunctions.Classification;
 using TicketFunctions.Tests.Support;
 using Script = System.Func<TicketFunctions.Tests.Support.ModelCall, Microsoft.AspNetCore.Http.HttpContext, System.Threading.Tasks.Task>;
@@ -65,6 +68,21 @@ public sealed class ResilienceTests
         Assert.Equal((FailureKind.UpstreamUnavailable, false), (failed.Kind, failed.WasAnswered));
     }
 
+    /// <summary>What OpenAI and Groq say to a low tier: that one may pay for more does not mean that the account is empty.</summary>
+    [Theory]
+    [InlineData("Rate limit reached for gpt-4.1-mini on requests per min (RPM): Limit 3. Please try again in 20s. You can increase your rate limit by adding a payment method to your account at https://platform.openai.com/account/billing.")]
+    [InlineData("Rate limit reached for model `llama-3.3-70b-versatile` on tokens per minute (TPM). Need more tokens? Upgrade to Dev Tier today at https://console.groq.com/settings/billing")]
+    public async Task A_rate_limit_that_offers_to_pay_for_more_is_still_one(string message)
+    {
+        await using var harness = await ModelHarness.StartAsync(null, ("Model__MaxRetries", "1"));
+        harness.Model.Default = ModelStub.Sequence(
+            ModelStub.Json(429, new JsonObject { ["error"] = new JsonObject { ["message"] = message, ["code"] = "rate_limit_exceeded" } }), Good);
+
+        var labelled = Assert.IsType<ClassificationResult.Labelled>(await harness.ClassifyAsync("Nivel gratuito."));
+
+        Assert.Equal([CallOutcome.RateLimited, CallOutcome.Labelled], labelled.Calls.Select(call => call.Outcome));
+    }
+
     [Fact]
     public async Task A_silent_model_is_not_asked_again_since_its_first_answer_may_have_been_paid()
     {
@@ -75,6 +93,27 @@ public sealed class ResilienceTests
 
         Assert.Single(harness.Model.Calls);
         Assert.Equal((FailureKind.UpstreamTimeout, CallOutcome.TimedOut), (failed.Kind, Assert.Single(failed.Calls).Outcome));
+    }
+
+    /// <summary>A host that is off answers nothing: like one whose line of waiting connections is full.</summary>
+    [UnixFact]
+    public async Task A_server_that_takes_no_connections_is_out_of_reach_and_the_next_address_is_asked()
+    {
+        using var full = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+        full.Bind(new IPEndPoint(IPAddress.Loopback, 0));
+        full.Listen(0);
+        using var waiting = new TcpClient();
+        await waiting.ConnectAsync((IPEndPoint)full.LocalEndPoint!);
+        var off = $"http://{full.LocalEndPoint}/v1";
+
+        await using var alone = await ModelHarness.StartAsync(null, ("Model__Endpoint", off), ("Model__MaxRetries", "0"));
+        await using var backed = await ModelHarness.StartAsync(null, ("Model__Endpoint", $"{off},{alone.Model.Endpoint}"));
+        var results = await Task.WhenAll([alone.ClassifyAsync("Nadie."), .. Enumerable.Range(1, 2).Select(n => backed.ClassifyAsync($"El otro, {n}."))]);
+
+        var failed = Assert.IsType<ClassificationResult.Failed>(results[0]);
+        Assert.Equal((FailureKind.UpstreamUnavailable, CallOutcome.Unavailable), (failed.Kind, Assert.Single(failed.Calls).Outcome));
+        Assert.All(results[1..], result => Assert.IsType<ClassificationResult.Labelled>(result));
+        Assert.Contains(results[1..], result => result.Calls[0].Outcome == CallOutcome.Unavailable);
     }
 
     /// <summary>Waits within the budget are waited for; what lies beyond it ends the attempt at once, and says when to come back.</summary>
@@ -124,6 +163,43 @@ public sealed class ResilienceTests
     }
 
     [Fact]
+    public async Task Who_waits_in_line_hears_it_too_when_the_server_asks_to_be_left_alone()
+    {
+        await using var harness = await ModelHarness.StartAsync(
+            null, ("Model__MaxRetries", "0"), ("Model__MaxConcurrency", "1"), ("Model__TotalTimeout", "00:00:05"), ("Model__AttemptTimeout", "00:00:05"));
+        var hold = harness.Model.HoldAll(ModelStub.Raw(429, "application/json", "{}", ("Retry-After", "3600")));
+        var first = harness.ClassifyAsync("El primero.");
+        await hold.Arrived;
+        var waiting = Enumerable.Range(1, 4).Select(i => harness.ClassifyAsync($"En la fila {i}.")).ToList();
+
+        hold.Release();
+        await first;
+        var failed = (await Task.WhenAll(waiting)).Cast<ClassificationResult.Failed>().ToList();
+
+        Assert.Single(harness.Model.Calls);
+        Assert.All(failed, result => Assert.Empty(result.Calls));
+        Assert.All(failed, result => Assert.InRange(result.RetryAfter!.Value.TotalSeconds, 50, 60));
+    }
+
+    [Fact]
+    public async Task Who_waits_in_line_goes_on_after_the_wait_that_the_server_asks_for()
+    {
+        await using var harness = await ModelHarness.StartAsync(null, ("Model__MaxRetries", "0"), ("Model__MaxConcurrency", "1"));
+        var hold = new ModelHold();
+        harness.Model.Default = ModelStub.Sequence(ModelStub.Held(hold, ModelStub.Raw(429, "application/json", "{}", ("Retry-After", "1"))), Good);
+        var first = harness.ClassifyAsync("El primero.");
+        await hold.Arrived;
+        var waiting = Enumerable.Range(1, 4).Select(i => harness.ClassifyAsync($"En la fila {i}.")).ToList();
+        var started = TimeProvider.System.GetTimestamp();
+
+        hold.Release();
+        await first;
+
+        Assert.All(await Task.WhenAll(waiting), result => Assert.IsType<ClassificationResult.Labelled>(result));
+        Assert.True(TimeProvider.System.GetElapsedTime(started).TotalMilliseconds >= 930, "They came back too early.");
+    }
+
+    [Fact]
     public async Task Five_failures_open_the_breaker_and_one_probe_after_the_break_closes_it()
     {
         await using var harness = await ModelHarness.StartAsync(null, ("Model__MaxRetries", "0"), ("Model__BreakDuration", "00:00:00.6"));
@@ -156,6 +232,50 @@ public sealed class ResilienceTests
 
         Assert.IsType<ClassificationResult.Labelled>(await harness.ClassifyAsync("Cerrado."));
         Assert.Equal(7, harness.Model.Calls.Count);
+    }
+
+    [Fact]
+    public async Task Few_failures_open_the_breaker_and_as_many_among_answers_do_not()
+    {
+        var clock = new Clock();
+        await using var slow = await ModelHarness.StartAsync(services => services.AddSingleton<TimeProvider>(clock), ("Model__MaxRetries", "0"));
+        slow.Model.Default = Down;
+        for (var i = 1; i <= 8; i++)
+        {
+            await slow.ClassifyAsync($"Uno cada cinco segundos {i}.");
+            clock.Advance(TimeSpan.FromSeconds(i < 5 ? 5 : 0));
+        }
+
+        Assert.Equal(5, slow.Model.Calls.Count);
+
+        await using var mixed = await ModelHarness.StartAsync(null, ("Model__MaxRetries", "0"));
+        for (var i = 1; i <= 3; i++)
+        {
+            await mixed.ClassifyAsync($"Bien {i}.");
+        }
+
+        mixed.Model.Default = Down;
+        for (var i = 1; i <= 20; i++)
+        {
+            await mixed.ClassifyAsync($"Mal {i}.");
+        }
+
+        // Twelve of fifteen are four fifths.
+        Assert.Equal(15, mixed.Model.Calls.Count);
+    }
+
+    [Fact]
+    public async Task A_server_that_keeps_silent_opens_the_breaker_too()
+    {
+        await using var harness = await ModelHarness.StartAsync(null, ("Model__AttemptTimeout", "00:00:00.1"));
+        harness.Model.Default = ModelStub.Hang;
+        var calls = new List<int>();
+        for (var i = 1; i <= 7; i++)
+        {
+            calls.Add((await harness.ClassifyAsync($"Silencio {i}.")).Calls.Count);
+        }
+
+        Assert.Equal([1, 1, 1, 1, 1, 0, 0], calls);
     }
 
     [Fact]
@@ -248,6 +368,26 @@ public sealed class ResilienceTests
     }
 
     [Fact]
+    public async Task A_question_goes_to_a_busy_address_sooner_than_to_one_that_failed_it()
+    {
+        await using var dead = await ModelStub.StartAsync();
+        await using var busy = await ModelStub.StartAsync();
+        await using var harness = await ModelHarness.StartAsync(null, ("Model__Endpoint", $"{dead.Endpoint},{busy.Endpoint}"));
+        var slow = busy.Hold("Largo.", Good);
+        dead.On("Largo.", Down);
+        dead.Default = Down;
+        var first = harness.ClassifyAsync("Largo.");
+        await slow.Arrived;
+        var failuresBefore = dead.Calls.Count;
+
+        Assert.IsType<ClassificationResult.Labelled>(await harness.ClassifyAsync("Corto."));
+
+        Assert.Equal(failuresBefore + 1, dead.Calls.Count);
+        slow.Release();
+        Assert.IsType<ClassificationResult.Labelled>(await first);
+    }
+
+    [Fact]
     public async Task Fewer_calls_go_at_once_after_too_many_requests_and_more_again_with_each_answer()
     {
         await using var harness = await ModelHarness.StartAsync(null, ("Model__MaxConcurrency", "16"), ("Model__MaxRetries", "0"));
@@ -256,7 +396,7 @@ public sealed class ResilienceTests
         var refused = Enumerable.Range(1, 20).Select(i => harness.ClassifyAsync($"Demasiados {i}.")).ToList();
         await refuse.WaitForAsync(16);
 
-        // Sixteen are refused together, which counts once: eight go on. Four waited, and are refused, which halves again.
+        // Sixteen are refused together, which counts once: eight go on. Four waited, and are among them.
         var busiest = 0;
         var busy = 0;
         harness.Model.Default = async (call, context) =>
@@ -272,6 +412,16 @@ public sealed class ResilienceTests
         var hold = harness.Model.HoldAll(Good);
         var after = Enumerable.Range(1, 40).Select(i => harness.ClassifyAsync($"Después {i}.")).ToList();
         await hold.WaitForAsync(8);
+
+        // By the time that others were called and answered, a ninth would be here.
+        await using var other = await ModelHarness.StartAsync(null, ("Model__Endpoint", harness.Model.Endpoint));
+        harness.Model.On("Otro proceso.", Good);
+        for (var i = 1; i <= 10; i++)
+        {
+            await other.ClassifyAsync("Otro proceso.");
+        }
+
+        Assert.Equal(8, harness.Model.Calls.Count(call => call.Ticket.StartsWith("Después", StringComparison.Ordinal)));
         hold.Release();
         Assert.All(await Task.WhenAll(after), result => Assert.IsType<ClassificationResult.Labelled>(result));
 
@@ -289,5 +439,17 @@ public sealed class ResilienceTests
                 Interlocked.CompareExchange(ref target, value, seen);
             }
         }
+    }
+
+    /// <summary>The date too, by which the breaker counts; timers go by the real one.</summary>
+    private sealed class Clock : TimeProvider
+    {
+        private TimeSpan _shift;
+
+        public void Advance(TimeSpan time) => _shift += time;
+
+        public override DateTimeOffset GetUtcNow() => base.GetUtcNow() + _shift;
+
+        public override long GetTimestamp() => base.GetTimestamp() + (long)(_shift.TotalSeconds * TimestampFrequency);
     }
 }

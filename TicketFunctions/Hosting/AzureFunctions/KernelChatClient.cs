@@ -1,6 +1,7 @@
 using System.Runtime.CompilerServices;
 using System.Text;
 using Microsoft.Extensions.AI;
+using Microsoft.Extensions.Logging.Abstractions;
 using Microsoft.SemanticKernel;
 using OpenAI;
 
@@ -24,7 +25,7 @@ internal sealed class KernelChatClient : IChatClient
     /// <param name="services">Where the filters and the log come from.</param>
     public KernelChatClient(OpenAIClient client, string model, IServiceProvider services)
     {
-        var loggers = new LogWithoutExceptions(services.GetRequiredService<ILoggerFactory>());
+        var loggers = new LogWithoutQuotes(services.GetRequiredService<ILoggerFactory>());
         var builder = Kernel.CreateBuilder();
         builder.Services.AddSingleton<ILoggerFactory>(loggers);
         builder.AddOpenAIChatClient(model, client);
@@ -139,12 +140,14 @@ internal sealed class KernelChatClient : IChatClient
     }
 
     /// <summary>
-    /// Leaves out what is logged with an exception: the kernel and its connector do so for every failed call, and its text may quote
-    /// the ticket, the answer or the key. The classifier tells of the failure in its own words.
+    /// Leaves out what quotes others: what is logged with an exception, as the kernel and its connector do for every failed call, whose
+    /// text may hold the ticket, the answer or the key; and the names of tools that a model made up. The classifier tells of the
+    /// failure in its own words.
     /// </summary>
-    private sealed class LogWithoutExceptions(ILoggerFactory inner) : ILoggerFactory
+    private sealed class LogWithoutQuotes(ILoggerFactory inner) : ILoggerFactory
     {
-        public ILogger CreateLogger(string categoryName) => new Logger(inner.CreateLogger(categoryName));
+        public ILogger CreateLogger(string categoryName) =>
+            categoryName == typeof(FunctionInvokingChatClient).FullName ? NullLogger.Instance : new Logger(inner.CreateLogger(categoryName));
 
         public void AddProvider(ILoggerProvider provider) => inner.AddProvider(provider);
 

@@ -99,25 +99,14 @@ internal static class EvaluateCommand
         label is null ? null
         : find(label) ?? throw new FormatException($"{file.Name}, line {number}: '{label}' is no label of the taxonomy.");
 
-    private static async Task<List<Labels?>> ClassifyAsync(
+    private static Task<List<Labels?>> ClassifyAsync(
         ITicketClassifier classifier, List<Row> rows, bool showProgress, CancellationToken cancellationToken)
     {
-        var answers = new List<Labels?>(rows.Count);
-        if (!showProgress || !CommandLine.Screen.Profile.Capabilities.Interactive)
-        {
-            await ClassifyAllAsync(() => { });
-            return answers;
-        }
+        return showProgress ? ProgressBar.ShowAsync("Classifying", rows.Count, ClassifyAllAsync) : ClassifyAllAsync(null);
 
-        await CommandLine.Screen.Progress().StartAsync(context =>
+        async Task<List<Labels?>> ClassifyAllAsync(IProgress<int>? progress)
         {
-            var bar = context.AddTask("Classifying", maxValue: Math.Max(1, rows.Count));
-            return ClassifyAllAsync(() => bar.Increment(1));
-        });
-        return answers;
-
-        async Task ClassifyAllAsync(Action done)
-        {
+            var answers = new List<Labels?>(rows.Count);
             foreach (var row in rows)
             {
                 cancellationToken.ThrowIfCancellationRequested();
@@ -125,8 +114,10 @@ internal static class EvaluateCommand
                     ? await classifier.ClassifyAsync(TicketText.Clip(TicketText.Normalize(row.Text!)), cancellationToken)
                     : null;
                 answers.Add((result as ClassificationResult.Labelled)?.Labels);
-                done();
+                progress?.Report(answers.Count);
             }
+
+            return answers;
         }
     }
 

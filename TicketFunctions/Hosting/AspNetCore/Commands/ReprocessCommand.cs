@@ -66,24 +66,9 @@ internal static class ReprocessCommand
     private static async Task<int> RunAsync(DecisionFilter filter, int? limit, bool dryRun, CancellationToken cancellationToken)
     {
         await using var session = await DatabaseSession.OpenAsync(migrateEmbedded: true, cancellationToken);
-        var screen = CommandLine.Screen;
         var tickets = await session.Services.GetRequiredService<TicketStore>().FindDecidedAsync(filter, limit, cancellationToken);
         var reprocess = session.Services.GetRequiredService<TicketReprocess>();
-        ReprocessSummary summary = null!;
-        if (tickets.Count == 0 || !screen.Profile.Capabilities.Interactive)
-        {
-            summary = await reprocess.RunAsync(tickets, dryRun, null, cancellationToken);
-        }
-        else
-        {
-            await screen.Progress()
-                .Columns(new TaskDescriptionColumn(), new ProgressBarColumn(), new PercentageColumn(), new RemainingTimeColumn(), new SpinnerColumn())
-                .StartAsync(async context =>
-                {
-                    var bar = context.AddTask("Deciding again", maxValue: tickets.Count);
-                    summary = await reprocess.RunAsync(tickets, dryRun, new Bar(bar), cancellationToken);
-                });
-        }
+        var summary = await ProgressBar.ShowAsync("Deciding again", tickets.Count, progress => reprocess.RunAsync(tickets, dryRun, progress, cancellationToken));
 
         Show("category", summary.Decided.Select(pair => (pair.Old.Category, pair.New.Category)));
         Show("sentiment", summary.Decided.Select(pair => (pair.Old.Sentiment, pair.New.Sentiment)));
@@ -128,10 +113,5 @@ internal static class ReprocessCommand
         }
 
         CommandLine.Screen.Write(table);
-    }
-
-    private sealed class Bar(ProgressTask bar) : IProgress<int>
-    {
-        public void Report(int value) => bar.Value = value;
     }
 }

@@ -32,31 +32,10 @@ internal static class SweepCommand
     {
         var backlog = await services.GetRequiredService<TicketStore>().CountBacklogAsync(cancellationToken);
         var sweep = services.GetRequiredService<TicketSweep>();
-        var screen = CommandLine.Screen;
-        SweepSummary summary = null!;
-        if (!screen.Profile.Capabilities.Interactive)
-        {
-            summary = await sweep.RunAsync(null, cancellationToken);
-        }
-        else
-        {
-            await screen.Progress()
-                .Columns(new TaskDescriptionColumn(), new ProgressBarColumn(), new PercentageColumn(), new RemainingTimeColumn(), new SpinnerColumn())
-                .StartAsync(async context =>
-                {
-                    var bar = context.AddTask("Classifying", maxValue: Math.Max(1, backlog.Unprocessed - backlog.Parked));
-                    summary = await sweep.RunAsync(new Bar(bar), cancellationToken);
-                    bar.Value = bar.MaxValue;
-                });
-        }
-
-        screen.WriteLine(
+        var summary = await ProgressBar.ShowAsync(
+            "Classifying", backlog.Unprocessed - backlog.Parked, progress => sweep.RunAsync(progress, cancellationToken));
+        CommandLine.Screen.WriteLine(
             $"{summary.Labelled} labelled, {summary.Waiting} to retry, {summary.Parked} parked, in {summary.Elapsed.TotalSeconds:0.0} s ({summary.Why}).");
         return summary;
-    }
-
-    private sealed class Bar(ProgressTask bar) : IProgress<int>
-    {
-        public void Report(int value) => bar.Value = value;
     }
 }
