@@ -152,7 +152,7 @@ public sealed class BudgetTests
     [Fact]
     public async Task A_database_that_does_not_tell_the_sum_keeps_nobody_waiting_in_line_beyond_his_lease()
     {
-        await using var app = await TicketApp.StartAsync(("Model__TokensPerDay", "1000"));
+        await using var app = await TicketApp.StartAsync(("Model__TokensPerDay", "1000"), ("ConnectionStrings__Tickets", "Command Timeout=20"));
         var spending = app.Services.GetRequiredService<Spending>();
         await using var connection = new NpgsqlConnection(app.ConnectionString);
         await connection.OpenAsync();
