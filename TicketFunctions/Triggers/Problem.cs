@@ -39,7 +39,7 @@ public sealed record Problem(
         new(415, "unsupported-media-type", "The media type is not supported", "Send application/json in UTF-8, without Content-Encoding.");
 
     public static Problem Unauthorized() =>
-        new(401, "unauthorized", "The key is missing or wrong", "Send the function's key in the header x-functions-key.");
+        new(401, "unauthorized", "The request does not prove who sent it", "Send the function's key in the header x-functions-key and, where the operator asks for it, a fresh signature.");
 
     public static Problem NotFound() =>
         new(404, "not-found", "There is nothing at this address", "The addresses are in the README.");

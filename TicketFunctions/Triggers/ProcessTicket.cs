@@ -5,14 +5,25 @@ using TicketFunctions.Tickets;
 namespace TicketFunctions.Triggers;
 
 /// <summary><c>POST /process-ticket</c>: classifies one ticket, asked for by a client or by a database webhook.</summary>
-public sealed class ProcessTicket(TicketTriage triage, WorkDrain drain, RequestLimit limit)
+public sealed class ProcessTicket(TicketTriage triage, WorkDrain drain, RequestLimit limit, WebhookSignatures signatures)
 {
     [Function(nameof(ProcessTicket))]
     public async Task<IResult> RunAsync(
         [HttpTrigger(AuthorizationLevel.Function, "post", Route = "process-ticket")] HttpRequest request,
         CancellationToken cancellationToken)
     {
-        var (document, problem) = await RequestBody.ReadAsync(request, cancellationToken);
+        var (body, problem) = await RequestBody.ReadAsync(request, cancellationToken);
+        if (problem is not null)
+        {
+            return problem;
+        }
+
+        if (!signatures.Allow(request.Headers, body.Span))
+        {
+            return Problem.Unauthorized();
+        }
+
+        (var document, problem) = RequestBody.Parse(body);
         using (document)
         {
             if (problem is not null)
