@@ -44,6 +44,7 @@ public static class TicketFunctionsSetup
         services.AddSingleton<TicketSweep>();
         services.AddSingleton<TicketReprocess>();
         services.AddSingleton<WorkDrain>();
+        services.AddHostedService(provider => provider.GetRequiredService<WorkDrain>());
         services.AddSingleton<ProblemAnswers>();
         services.AddHostedService<TelemetryExport>();
         services.AddSingleton<RequestLimit>();
