@@ -28,6 +28,8 @@ public sealed class SettingsTests
     [InlineData("Triage__MaxAttempts=0", "Triage__MaxAttempts must be between 1 and 100.")]
     [InlineData("Triage__MaxAttempts=101", "Triage__MaxAttempts must be between 1 and 100.")]
     [InlineData("Triage__MaxConcurrentRequests=0", "Triage__MaxConcurrentRequests must be between 1 and 100000.")]
+    [InlineData("Triage__RequestsPerMinute=few", "Triage__RequestsPerMinute " + Number)]
+    [InlineData("Triage__RequestsPerMinute=0", "Triage__RequestsPerMinute must be between 1 and 1000000.")]
     [InlineData("Sweep__BatchSize=0", "Sweep__BatchSize must be between 1 and 1000.")]
     [InlineData("Sweep__BatchSize=1001", "Sweep__BatchSize must be between 1 and 1000.")]
     [InlineData("Sweep__Concurrency=x", "Sweep__Concurrency " + Number)]
@@ -147,7 +149,7 @@ public sealed class SettingsTests
     [InlineData("Model__ReviewBelow=|Model__Output=|Model__TokensPerDay=|Model__CostPerDay=|Model__Fallbacks=")]
     [InlineData("Model__BreakDuration=00:00:00|Model__TokensPerDay=9223372036854775807|Model__InputPricePerMillion=0.15|Model__OutputPricePerMillion=1e-3")]
     [InlineData("Model__Provider=baseline|Model__Endpoint=http://localhost:1")]
-    [InlineData("Webhooks__Secret=|Webhooks__PreviousSecret= ")]
+    [InlineData("Webhooks__Secret=|Webhooks__PreviousSecret= |Triage__RequestsPerMinute=")]
     [InlineData("Webhooks__Secret=" + Secret + "|Webhooks__PreviousSecret=" + Secret)]
     [InlineData(Model + "Taxonomy__Categories__0__Label=Una|Taxonomy__Categories__1__Label=Otra")]
     [InlineData("Taxonomy__Sentiments__0__Label=Bien|Taxonomy__Sentiments__0__Synonyms__0=positivo|Taxonomy__Sentiments__1__Label=Mal"

@@ -56,8 +56,8 @@ public sealed record Problem(
     public static Problem TicketInProgress(TimeSpan retryAfter) =>
         new(409, "ticket-in-progress", "The ticket is being classified", "Somebody else is at it; ask again later.", RetryAfter: retryAfter);
 
-    public static Problem RateLimited() =>
-        new(429, "rate-limited", "Too many requests at once", "Send the request again later.", RetryAfter: TimeSpan.FromSeconds(1));
+    public static Problem RateLimited(TimeSpan retryAfter) =>
+        new(429, "rate-limited", "Too many requests", "Send the request again later.", RetryAfter: retryAfter);
 
     public static Problem UpstreamInvalid(string detail) =>
         new(502, "upstream-invalid", "The model's answer cannot be used", detail);

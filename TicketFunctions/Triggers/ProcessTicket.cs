@@ -50,21 +50,21 @@ public sealed partial class ProcessTicket(
                 return Problem.InvalidValue([new ProblemError("", "The query's force must be true or false.")]);
             }
 
-            var admitted = limit.TryEnter();
-            if (!admitted.IsAcquired)
+            (var place, problem) = limit.Enter(request);
+            if (problem is not null)
             {
-                return Problem.RateLimited();
+                return problem;
             }
 
             if (PrefersNotToWait(request))
             {
                 var traceId = Problem.TraceIdOf(request.HttpContext);
-                drain.Start(() => ProcessUnwatchedAsync(ticket, force, admitted, traceId));
+                drain.Start(() => ProcessUnwatchedAsync(ticket, force, place!, traceId));
                 request.HttpContext.Response.Headers["Preference-Applied"] = RespondAsync;
                 return Results.Json(new AcceptedAnswer(ticket.Id), AnswerJson.Default.AcceptedAnswer, statusCode: StatusCodes.Status202Accepted);
             }
 
-            using (admitted)
+            using (place)
             {
                 return Map(await triage.ProcessAsync(ticket.Id, ticket.Description, force, cancellationToken, drain.Token));
             }
@@ -72,9 +72,9 @@ public sealed partial class ProcessTicket(
     }
 
     /// <summary>Does the work after the answer, in the place that the request was admitted to.</summary>
-    private async Task ProcessUnwatchedAsync(TicketRequest ticket, bool force, IDisposable admitted, string traceId)
+    private async Task ProcessUnwatchedAsync(TicketRequest ticket, bool force, IDisposable place, string traceId)
     {
-        using (admitted)
+        using (place)
         {
             try
             {
