@@ -28,6 +28,7 @@ public static class TicketFunctionsSetup
         services.TryAddSingleton(TimeProvider.System);
         AddOptions<TriageOptions>(services, configuration, "Triage");
         AddOptions<SweepOptions>(services, configuration, "Sweep");
+        AddOptions<WebhookOptions>(services, configuration, "Webhooks");
         AddOptions<ModelOptions>(services, configuration, "Model")
             .PostConfigure<IOptions<TriageOptions>>((model, triage) => model.ApplyDefaults(triage.Value.Lease, configuration))
             .Services.AddSingleton<IValidateOptions<ModelOptions>, ModelValidator>();
@@ -43,9 +44,11 @@ public static class TicketFunctionsSetup
         services.AddSingleton<TicketSweep>();
         services.AddSingleton<TicketReprocess>();
         services.AddSingleton<WorkDrain>();
+        services.AddHostedService(provider => provider.GetRequiredService<WorkDrain>());
         services.AddSingleton<ProblemAnswers>();
         services.AddHostedService<TelemetryExport>();
         services.AddSingleton<RequestLimit>();
+        services.AddSingleton<WebhookSignatures>();
         services.AddSingleton<ModelCatalog>();
         services.AddHostedService<ModelAnnouncement>();
         services.AddSingleton<LlmTicketClassifier>();

@@ -264,6 +264,7 @@ public sealed class ProviderSettingsTests
             .Build();
         return new ServiceCollection()
             .AddSingleton<IConfiguration>(configuration)
+            .AddSingleton(Mock.Of<IHostApplicationLifetime>())
             .AddLogging(log ?? (_ => { }))
             .AddTicketFunctions(configuration)
             .BuildServiceProvider();

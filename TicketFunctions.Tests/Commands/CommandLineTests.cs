@@ -34,6 +34,8 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
     [InlineData("serve", "Ctrl-C")]
     [InlineData("migrate", "supabase db push")]
     [InlineData("sweep", "due")]
+    [InlineData("parked", "--json", "revive")]
+    [InlineData("revive", "<id>", "--all")]
     [InlineData("add", "<text>")]
     [InlineData("costs", "--since", "--json", "2026-11-20")]
     [InlineData("classify", "<text>", "--json", "standard input")]
@@ -54,6 +56,9 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
     [InlineData("'--nope'", "classify", "hola", "--nope")]
     [InlineData("'dos'", "classify", "uno", "dos")]
     [InlineData("'classify'", "classify")]
+    [InlineData("give their ids, or --all", "revive")]
+    [InlineData("give their ids, or --all", "revive", "--all", "00000000-0000-4000-8000-000000000000")]
+    [InlineData("An id is not a UUID", "revive", "00000000-0000-4000-8000-000000000000", "00000000")]
     [InlineData("'now'", "migrate", "now")]
     [InlineData("--since is not a date; write it like 2026-11-20.", "costs", "--since", "gestern")]
     [InlineData("--since is not a date", "costs", "--since", "2026-13-01")]
@@ -252,7 +257,7 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
     [Fact]
     public async Task Wrong_settings_are_told_in_sentences_and_nothing_is_tried()
     {
-        foreach (string[] command in new string[][] { ["classify", "hola"], ["migrate"], ["sweep"], ["add", "hola"], ["costs"], ["models"], ["serve"], [] })
+        foreach (string[] command in new string[][] { ["classify", "hola"], ["migrate"], ["sweep"], ["add", "hola"], ["costs"], ["parked"], ["revive", "--all"], ["models"], ["serve"], [] })
         {
             var result = await _product.RunAsync("", [("Triage__MaxAttempts", "many"), ("Sweep__BatchSize", "0")], command);
 

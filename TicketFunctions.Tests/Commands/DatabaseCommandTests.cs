@@ -177,7 +177,7 @@ public sealed class DatabaseCommandTests : IAsyncLifetime
     {
         using var product = CreateProduct();
         var server = new NpgsqlConnectionStringBuilder(_app.ConnectionString);
-        foreach (string[] command in new string[][] { ["migrate"], ["sweep"], ["add", "hola"], ["costs"] })
+        foreach (string[] command in new string[][] { ["migrate"], ["sweep"], ["add", "hola"], ["costs"], ["parked"], ["revive", "--all"] })
         {
             var away = await RunOnAsync("postgresql://u:canary@127.0.0.1:1/d", command);
             Assert.Equal((1, "error: The database cannot be used: Failed to connect to 127.0.0.1:1\n"), (away.ExitCode, away.Error));

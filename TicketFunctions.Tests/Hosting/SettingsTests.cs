@@ -13,6 +13,8 @@ public sealed class SettingsTests
 {
     private const string Duration = "cannot be read; write a duration like 00:00:30 (hh:mm:ss).";
     private const string Number = "cannot be read; write a whole number.";
+    private const string SigningSecret = "is no signing secret; write whsec_ and 24 to 64 random bytes in Base64, as `openssl rand -base64 32` makes them.";
+    private const string Secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     private const string Model = "Model__Endpoint=http://localhost:1|Model__Name=m|";
 
     [Theory]
@@ -26,12 +28,23 @@ public sealed class SettingsTests
     [InlineData("Triage__MaxAttempts=0", "Triage__MaxAttempts must be between 1 and 100.")]
     [InlineData("Triage__MaxAttempts=101", "Triage__MaxAttempts must be between 1 and 100.")]
     [InlineData("Triage__MaxConcurrentRequests=0", "Triage__MaxConcurrentRequests must be between 1 and 100000.")]
+    [InlineData("Triage__RequestsPerMinute=few", "Triage__RequestsPerMinute " + Number)]
+    [InlineData("Triage__RequestsPerMinute=0", "Triage__RequestsPerMinute must be between 1 and 1000000.")]
     [InlineData("Sweep__BatchSize=0", "Sweep__BatchSize must be between 1 and 1000.")]
     [InlineData("Sweep__BatchSize=1001", "Sweep__BatchSize must be between 1 and 1000.")]
     [InlineData("Sweep__Concurrency=x", "Sweep__Concurrency " + Number)]
     [InlineData("Sweep__Concurrency=0", "Sweep__Concurrency must be between 1 and 256.")]
     [InlineData("Sweep__TimeBudget=1 minute", "Sweep__TimeBudget " + Duration)]
     [InlineData("Sweep__TimeBudget=00:00:00", "Sweep__TimeBudget must be between 00:00:01 and 00:09:00, below the functionTimeout of host.json.")]
+    [InlineData("Webhooks__Secret=canary", "Webhooks__Secret " + SigningSecret)]
+    [InlineData("Webhooks__Secret=whsec_", "Webhooks__Secret " + SigningSecret)]
+    [InlineData("Webhooks__Secret=whsec_not base64 at all, not base64 at all", "Webhooks__Secret " + SigningSecret)]
+    [InlineData("Webhooks__Secret=whsec_MjMgYnl0ZXMsIG9uZSB0b28gZmV3IQ", "Webhooks__Secret " + SigningSecret)]
+    [InlineData("Webhooks__Secret=WHSEC_bmV3IG5ldyBuZXcgbmV3IG5ldyBuZXcgbmV3", "Webhooks__Secret " + SigningSecret)]
+    [InlineData("Webhooks__Secret=" + Secret + "|Webhooks__PreviousSecret=old", "Webhooks__PreviousSecret " + SigningSecret)]
+    [InlineData(
+        "Webhooks__PreviousSecret=" + Secret,
+        "Webhooks__PreviousSecret is set and Webhooks__Secret is not; set Webhooks__Secret to the new secret, or remove both.")]
     [InlineData("Model__AttemptTimeout=x", "Model__AttemptTimeout " + Duration)]
     [InlineData("Model__AttemptTimeout=00:00:00", "Model__AttemptTimeout must be between 00:00:00.1 and 00:03:00.")]
     [InlineData("Model__TotalTimeout=x", "Model__TotalTimeout " + Duration)]
@@ -136,6 +149,8 @@ public sealed class SettingsTests
     [InlineData("Model__ReviewBelow=|Model__Output=|Model__TokensPerDay=|Model__CostPerDay=|Model__Fallbacks=")]
     [InlineData("Model__BreakDuration=00:00:00|Model__TokensPerDay=9223372036854775807|Model__InputPricePerMillion=0.15|Model__OutputPricePerMillion=1e-3")]
     [InlineData("Model__Provider=baseline|Model__Endpoint=http://localhost:1")]
+    [InlineData("Webhooks__Secret=|Webhooks__PreviousSecret= |Triage__RequestsPerMinute=")]
+    [InlineData("Webhooks__Secret=" + Secret + "|Webhooks__PreviousSecret=" + Secret)]
     [InlineData(Model + "Taxonomy__Categories__0__Label=Una|Taxonomy__Categories__1__Label=Otra")]
     [InlineData("Taxonomy__Sentiments__0__Label=Bien|Taxonomy__Sentiments__0__Synonyms__0=positivo|Taxonomy__Sentiments__1__Label=Mal"
         + "|Taxonomy__Sentiments__1__Synonyms__0=NEGATIVO|Taxonomy__Sentiments__1__Synonyms__1=Neutral")]

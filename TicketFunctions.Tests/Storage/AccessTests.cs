@@ -162,6 +162,8 @@ public sealed class AccessTests(SupabaseServer server) : IClassFixture<SupabaseS
     [InlineData("truncate tickets cascade")]
     [InlineData("select setval('ticket_decisions_id_seq', 1)")]
     [InlineData("select setval('ticket_failures_id_seq', 1)")]
+    [InlineData("select ticket_hmac_sha256('k', 'm')")]
+    [InlineData("create trigger mine after insert on profiles for each row execute function ticket_webhook()")]
     public async Task Somebody_who_has_not_signed_in_may_do_nothing(string sql) => Assert.Equal(No, await server.TryAsync("anon", sql));
 
     [Theory]
@@ -182,6 +184,8 @@ public sealed class AccessTests(SupabaseServer server) : IClassFixture<SupabaseS
     [InlineData("select * from ticket_heartbeat", No)]
     [InlineData("select setval('ticket_decisions_id_seq', 1)", No)]
     [InlineData("select setval('ticket_failures_id_seq', 1)", No)]
+    [InlineData("select ticket_hmac_sha256('k', 'm')", No)]
+    [InlineData("create trigger mine after insert on profiles for each row execute function ticket_webhook()", No)]
     public async Task Somebody_signed_in_may_read_tickets_and_open_new_ones(string sql, string outcome) =>
         Assert.Equal(outcome, await server.TryAsync("authenticated", sql));
 
@@ -202,6 +206,7 @@ public sealed class AccessTests(SupabaseServer server) : IClassFixture<SupabaseS
     [InlineData("select * from ticket_text_locks", "1")]
     [InlineData("delete from ticket_text_locks", No)]
     [InlineData("select * from ticket_heartbeat", No)]
+    [InlineData("select ticket_hmac_sha256('k', 'm')", No)]
     public async Task The_service_role_manages_tickets_and_reads_the_evidence(string sql, string outcome) =>
         Assert.Equal(outcome, await server.TryAsync("service_role", sql));
 
@@ -234,6 +239,7 @@ public sealed class AccessTests(SupabaseServer server) : IClassFixture<SupabaseS
     [InlineData("insert into ticket_heartbeat default values", No)]
     [InlineData("delete from ticket_heartbeat", No)]
     [InlineData("select * from profiles", No)]
+    [InlineData("select ticket_hmac_sha256('k', 'm')", No)]
     public async Task The_app_may_label_and_no_more(string sql, string outcome) =>
         Assert.Equal(outcome, await server.TryAsync("ticket_functions", sql));
 
@@ -256,6 +262,27 @@ public sealed class AccessTests(SupabaseServer server) : IClassFixture<SupabaseS
                 join ticket_work on ticket_id = id
                 """,
                 transaction: transaction));
+    }
+
+    [Fact]
+    public async Task A_ticket_of_somebody_who_may_read_no_secret_is_told_of_by_a_signed_request_all_the_same()
+    {
+        await using var connection = await server.Project.OpenConnectionAsync();
+        await using var transaction = await connection.BeginTransactionAsync();
+        await connection.ExecuteAsync(SignedWebhookTests.Vault + SignedWebhookTests.Net, transaction: transaction);
+        await connection.ExecuteAsync(
+            """
+            insert into vault.secrets values ('ticket_functions_url', 'http://localhost'), ('ticket_functions_webhook_secret', 'whsec_bmV3IG5ldyBuZXcgbmV3IG5ldyBuZXcgbmV3');
+            set local role authenticated;
+            insert into tickets (description) values ('Hola');
+            reset role;
+            """,
+            transaction: transaction);
+
+        Assert.Equal(
+            "http://localhost v1,",
+            await connection.QuerySingleAsync<string>(
+                "select concat_ws(' ', url, left(headers ->> 'webhook-signature', 3)) from net.http_request_queue", transaction: transaction));
     }
 
     [Fact]

@@ -110,3 +110,6 @@ public sealed record LabelOrigin(string Model, float? Confidence);
 
 /// <summary>What is left to do. <paramref name="OldestSeconds"/> is the age of the oldest unprocessed ticket.</summary>
 public sealed record Backlog(long Unprocessed, long InFlight, long Parked, double OldestSeconds);
+
+/// <summary>A ticket whose attempts are used up. <paramref name="AgeSeconds"/> is since it was created; null when nobody knows.</summary>
+public sealed record ParkedTicket(Guid Id, DateTime ParkedAt, int Attempts, string? LastError, double? AgeSeconds);

@@ -532,6 +532,53 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             new { maxAttempts },
             cancellationToken);
 
+    /// <summary>The tickets whose attempts are used up, the longest parked first.</summary>
+    public async Task<IReadOnlyList<ParkedTicket>> FindParkedAsync(CancellationToken cancellationToken) =>
+        [.. await QueryAsync<ParkedTicket>(
+            """
+            select
+              work.ticket_id as id,
+              work.parked_at,
+              work.attempts,
+              work.last_error,
+              extract(epoch from now() - tickets.created_at)::float8 as age_seconds
+            from public.ticket_work as work
+            join public.tickets on tickets.id = work.ticket_id
+            where work.parked_at is not null
+              and not tickets.processed
+            order by work.parked_at, work.ticket_id
+            """,
+            new { },
+            cancellationToken)];
+
+    /// <summary>Gives parked tickets a new start: no attempt made, no error, due at once.</summary>
+    /// <param name="ids">Which; null for all.</param>
+    /// <param name="cancellationToken">Gives up waiting.</param>
+    /// <returns>Those that were parked.</returns>
+    public async Task<IReadOnlyList<Guid>> ReviveAsync(Guid[]? ids, CancellationToken cancellationToken) =>
+        // One that somebody has locked is being edited, forced or revived already.
+        [.. await QueryAsync<Guid>(
+            """
+            with parked as (
+              select ticket_id
+              from public.ticket_work
+              where parked_at is not null
+                and (@ids::uuid[] is null or ticket_id = any(@ids))
+              for update skip locked
+            )
+            update public.ticket_work
+            set attempts = 0,
+              first_attempt_at = now(),
+              due_at = now(),
+              parked_at = null,
+              last_error = null
+            from parked
+            where ticket_work.ticket_id = parked.ticket_id
+            returning ticket_work.ticket_id
+            """,
+            new { ids },
+            cancellationToken)];
+
     /// <summary>Removes work rows of tickets that somebody else labelled meanwhile.</summary>
     public Task<int> ForgetProcessedAsync(CancellationToken cancellationToken) =>
         ExecuteAsync(

@@ -17,6 +17,10 @@ public sealed class TriageOptions
     [Range(1, 100_000, ErrorMessage = "Triage__MaxConcurrentRequests must be between 1 and 100000.")]
     public int MaxConcurrentRequests { get; set; } = 1000;
 
+    /// <summary>Requests a minute for each function key, and as many in one go after a pause; one more is answered 429. None: no limit.</summary>
+    [Range(1, 1_000_000, ErrorMessage = "Triage__RequestsPerMinute must be between 1 and 1000000.")]
+    public int? RequestsPerMinute { get; set; }
+
     /// <summary>
     /// The wait after a failed attempt: a third of the lease, four times longer after each further failure, at most an hour.
     /// With the default lease: 30 s, 2 min, 8 min, 32 min.

@@ -8,6 +8,9 @@ namespace TicketFunctions.Triggers;
 public sealed record TicketAnswer(
     Guid Id, string Category, string Sentiment, bool Processed, string Source, string? Model, float? Confidence);
 
+/// <summary>The ticket will be classified; nobody waits for it.</summary>
+public sealed record AcceptedAnswer(Guid Id, bool Accepted = true);
+
 /// <summary>A webhook that asks for nothing, and why.</summary>
 public sealed record IgnoredAnswer(string Ignored);
 
@@ -25,6 +28,7 @@ public sealed record ModelsAnswer(
 
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
 [JsonSerializable(typeof(TicketAnswer))]
+[JsonSerializable(typeof(AcceptedAnswer))]
 [JsonSerializable(typeof(IgnoredAnswer))]
 [JsonSerializable(typeof(HealthAnswer))]
 [JsonSerializable(typeof(BacklogAnswer))]

@@ -11,18 +11,21 @@ public sealed class ListModels(ModelCatalog catalog, RequestLimit limit)
         [HttpTrigger(AuthorizationLevel.Function, "get", Route = "models")] HttpRequest request,
         CancellationToken cancellationToken)
     {
-        using var admitted = limit.TryEnter();
-        if (!admitted.IsAcquired)
+        var (place, problem) = limit.Enter(request);
+        using (place)
         {
-            return Problem.RateLimited();
-        }
+            if (problem is not null)
+            {
+                return problem;
+            }
 
-        var offer = await catalog.ListAsync(cancellationToken);
-        return offer.Answered
-            ? Results.Json(
-                new ModelsAnswer(offer.Models, offer.Faults.Count > 0 ? [.. offer.Faults.Select(fault => fault.Reason)] : null),
-                AnswerJson.Default.ModelsAnswer)
-            : Map(offer.Faults[0]);
+            var offer = await catalog.ListAsync(cancellationToken);
+            return offer.Answered
+                ? Results.Json(
+                    new ModelsAnswer(offer.Models, offer.Faults.Count > 0 ? [.. offer.Faults.Select(fault => fault.Reason)] : null),
+                    AnswerJson.Default.ModelsAnswer)
+                : Map(offer.Faults[0]);
+        }
     }
 
     private static Problem Map(ModelOfferFault fault) => fault.Kind switch

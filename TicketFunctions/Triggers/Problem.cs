@@ -39,7 +39,7 @@ public sealed record Problem(
         new(415, "unsupported-media-type", "The media type is not supported", "Send application/json in UTF-8, without Content-Encoding.");
 
     public static Problem Unauthorized() =>
-        new(401, "unauthorized", "The key is missing or wrong", "Send the function's key in the header x-functions-key.");
+        new(401, "unauthorized", "The request does not prove who sent it", "Send the function's key in the header x-functions-key and, where the operator asks for it, a fresh signature.");
 
     public static Problem NotFound() =>
         new(404, "not-found", "There is nothing at this address", "The addresses are in the README.");
@@ -56,8 +56,8 @@ public sealed record Problem(
     public static Problem TicketInProgress(TimeSpan retryAfter) =>
         new(409, "ticket-in-progress", "The ticket is being classified", "Somebody else is at it; ask again later.", RetryAfter: retryAfter);
 
-    public static Problem RateLimited() =>
-        new(429, "rate-limited", "Too many requests at once", "Send the request again later.", RetryAfter: TimeSpan.FromSeconds(1));
+    public static Problem RateLimited(TimeSpan retryAfter) =>
+        new(429, "rate-limited", "Too many requests", "Send the request again later.", RetryAfter: retryAfter);
 
     public static Problem UpstreamInvalid(string detail) =>
         new(502, "upstream-invalid", "The model's answer cannot be used", detail);

@@ -17,18 +17,24 @@ public sealed partial class ProblemAnswers(ILogger<ProblemAnswers> logger)
         }
         catch (Exception e) when (!context.Response.HasStarted)
         {
-            var problem = Problem.From(e);
-            if (problem.Status == StatusCodes.Status500InternalServerError)
-            {
-                Log.Defect(logger, Problem.TraceIdOf(context), StorageFaults.Describe(e));
-            }
-            else if (StorageFaults.IsUnavailable(e))
-            {
-                Log.StorageUnavailable(logger, e.GetType().Name, (e as Npgsql.PostgresException)?.SqlState);
-            }
-
-            await problem.ExecuteAsync(context);
+            await Explain(e, Problem.TraceIdOf(context)).ExecuteAsync(context);
         }
+    }
+
+    /// <summary>Logs what nobody caught, where an operator should know of it, and says how to answer it.</summary>
+    public Problem Explain(Exception exception, string traceId)
+    {
+        var problem = Problem.From(exception);
+        if (problem.Status == StatusCodes.Status500InternalServerError)
+        {
+            Log.Defect(logger, traceId, StorageFaults.Describe(exception));
+        }
+        else if (StorageFaults.IsUnavailable(exception))
+        {
+            Log.StorageUnavailable(logger, exception.GetType().Name, (exception as Npgsql.PostgresException)?.SqlState);
+        }
+
+        return problem;
     }
 
     private static partial class Log

@@ -5,14 +5,28 @@ using TicketFunctions.Tickets;
 namespace TicketFunctions.Triggers;
 
 /// <summary><c>POST /process-ticket</c>: classifies one ticket, asked for by a client or by a database webhook.</summary>
-public sealed class ProcessTicket(TicketTriage triage, WorkDrain drain, RequestLimit limit)
+public sealed partial class ProcessTicket(
+    TicketTriage triage, WorkDrain drain, RequestLimit limit, WebhookSignatures signatures, ProblemAnswers problems, ILogger<ProcessTicket> logger)
 {
+    private const string RespondAsync = "respond-async";
+
     [Function(nameof(ProcessTicket))]
     public async Task<IResult> RunAsync(
         [HttpTrigger(AuthorizationLevel.Function, "post", Route = "process-ticket")] HttpRequest request,
         CancellationToken cancellationToken)
     {
-        var (document, problem) = await RequestBody.ReadAsync(request, cancellationToken);
+        var (body, problem) = await RequestBody.ReadAsync(request, cancellationToken);
+        if (problem is not null)
+        {
+            return problem;
+        }
+
+        if (!signatures.Allow(request.Headers, body.Span))
+        {
+            return Problem.Unauthorized();
+        }
+
+        (var document, problem) = RequestBody.Parse(body);
         using (document)
         {
             if (problem is not null)
@@ -36,15 +50,48 @@ public sealed class ProcessTicket(TicketTriage triage, WorkDrain drain, RequestL
                 return Problem.InvalidValue([new ProblemError("", "The query's force must be true or false.")]);
             }
 
-            using var admitted = limit.TryEnter();
-            if (!admitted.IsAcquired)
+            (var place, problem) = limit.Enter(request);
+            if (problem is not null)
             {
-                return Problem.RateLimited();
+                return problem;
             }
 
-            return Map(await triage.ProcessAsync(ticket.Id, ticket.Description, force, cancellationToken, drain.Token));
+            if (PrefersNotToWait(request))
+            {
+                var traceId = Problem.TraceIdOf(request.HttpContext);
+                drain.Start(() => ProcessUnwatchedAsync(ticket, force, place!, traceId));
+                request.HttpContext.Response.Headers["Preference-Applied"] = RespondAsync;
+                return Results.Json(new AcceptedAnswer(ticket.Id), AnswerJson.Default.AcceptedAnswer, statusCode: StatusCodes.Status202Accepted);
+            }
+
+            using (place)
+            {
+                return Map(await triage.ProcessAsync(ticket.Id, ticket.Description, force, cancellationToken, drain.Token));
+            }
         }
     }
+
+    /// <summary>Does the work after the answer, in the place that the request was admitted to.</summary>
+    private async Task ProcessUnwatchedAsync(TicketRequest ticket, bool force, IDisposable place, string traceId)
+    {
+        using (place)
+        {
+            try
+            {
+                var result = await triage.ProcessAsync(ticket.Id, ticket.Description, force, drain.Token, drain.Token);
+                Log.Ended(logger, ticket.Id, result.GetType().Name);
+            }
+            catch (Exception e)
+            {
+                Log.Failed(logger, ticket.Id, problems.Explain(e, traceId).Type);
+            }
+        }
+    }
+
+    /// <remarks>https://www.rfc-editor.org/rfc/rfc7240</remarks>
+    private static bool PrefersNotToWait(HttpRequest request) =>
+        request.Headers.GetCommaSeparatedValues("Prefer").Any(
+            preference => preference.Split(';')[0].Trim().Equals(RespondAsync, StringComparison.OrdinalIgnoreCase));
 
     private static bool TryReadForce(HttpRequest request, out bool force)
     {
@@ -81,4 +128,13 @@ public sealed class ProcessTicket(TicketTriage triage, WorkDrain drain, RequestL
         FailureKind.StorageRefused => Problem.StorageRefused(detail, retryAfter ?? Unscheduled),
         _ => Problem.UpstreamUnavailable(detail, retryAfter ?? Unscheduled),
     };
+
+    private static partial class Log
+    {
+        [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: asked for without waiting, ended as {Result}")]
+        public static partial void Ended(ILogger logger, Guid id, string result);
+
+        [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: asked for without waiting, ended by {Problem}; the sweep finds it")]
+        public static partial void Failed(ILogger logger, Guid id, string problem);
+    }
 }

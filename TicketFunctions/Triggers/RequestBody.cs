@@ -14,17 +14,17 @@ public static class RequestBody
 
     private const int MaxDepth = 32;
 
-    /// <returns>The document, which the caller disposes, or the problem to answer with.</returns>
-    public static async Task<(JsonDocument? Document, Problem? Problem)> ReadAsync(HttpRequest request, CancellationToken cancellationToken)
+    /// <returns>The bytes as they came, or the problem to answer with.</returns>
+    public static async Task<(ReadOnlyMemory<byte> Bytes, Problem? Problem)> ReadAsync(HttpRequest request, CancellationToken cancellationToken)
     {
         if (!IsJson(request))
         {
-            return (null, Problem.UnsupportedMediaType());
+            return (default, Problem.UnsupportedMediaType());
         }
 
         if (request.ContentLength > MaxBytes)
         {
-            return (null, Problem.PayloadTooLarge());
+            return (default, Problem.PayloadTooLarge());
         }
 
         // Not rented: the document goes on referring to it.
@@ -36,7 +36,7 @@ public static class RequestBody
             {
                 if (length > MaxBytes)
                 {
-                    return (null, Problem.PayloadTooLarge());
+                    return (default, Problem.PayloadTooLarge());
                 }
 
                 Array.Resize(ref buffer, Math.Min(Math.Max(length * 2, 16), MaxBytes + 1));
@@ -49,12 +49,12 @@ public static class RequestBody
             }
             catch (BadHttpRequestException e) when (e.StatusCode == StatusCodes.Status413PayloadTooLarge)
             {
-                return (null, Problem.PayloadTooLarge());
+                return (default, Problem.PayloadTooLarge());
             }
             catch (IOException)
             {
                 // Badly framed or broken off. Caught here, where it is the client's: further out it would be taken for the database's.
-                return (null, Problem.MalformedJson("The body could not be read to its end."));
+                return (default, Problem.MalformedJson("The body could not be read to its end."));
             }
 
             if (read == 0)
@@ -65,10 +65,12 @@ public static class RequestBody
             length += read;
         }
 
-        return Parse(buffer.AsMemory(0, length));
+        return (buffer.AsMemory(0, length), null);
     }
 
-    private static (JsonDocument? Document, Problem? Problem) Parse(ReadOnlyMemory<byte> utf8)
+    /// <param name="utf8">The body. The document goes on referring to it.</param>
+    /// <returns>The document, which the caller disposes, or the problem to answer with.</returns>
+    public static (JsonDocument? Document, Problem? Problem) Parse(ReadOnlyMemory<byte> utf8)
     {
         if (utf8.Span.StartsWith(Encoding.UTF8.Preamble))
         {

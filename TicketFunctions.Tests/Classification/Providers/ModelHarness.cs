@@ -1,7 +1,9 @@
 using Microsoft.Extensions.AI;
 using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
+using Moq;
 using TicketFunctions.Classification;
 using TicketFunctions.Hosting;
 using TicketFunctions.Tests.Support;
@@ -66,7 +68,8 @@ public sealed class ModelHarness : IAsyncLifetime, IAsyncDisposable
         var services = new ServiceCollection();
         services.AddLogging(logging => logging.SetMinimumLevel(LogLevel.Trace).AddProvider(_log));
         var configuration = new ConfigurationBuilder().AddInMemoryCollection(settings).Build();
-        services.AddSingleton<IConfiguration>(configuration).AddTicketFunctions(configuration).AddChatClients();
+        services.AddSingleton<IConfiguration>(configuration).AddSingleton(Mock.Of<IHostApplicationLifetime>())
+            .AddTicketFunctions(configuration).AddChatClients();
         _configure?.Invoke(services);
         _services = services.BuildServiceProvider();
     }

@@ -28,6 +28,8 @@ public static class CommandLine
         root.Subcommands.Add(serve);
         root.Subcommands.Add(MigrateCommand.Create());
         root.Subcommands.Add(SweepCommand.Create());
+        root.Subcommands.Add(ParkedCommand.Create());
+        root.Subcommands.Add(ReviveCommand.Create());
         root.Subcommands.Add(ReprocessCommand.Create());
         root.Subcommands.Add(AddCommand.Create());
         root.Subcommands.Add(CostsCommand.Create());

@@ -3,6 +3,7 @@ using System.Security.Cryptography;
 using System.Text;
 using Microsoft.Azure.Functions.Worker;
 using Microsoft.Extensions.Options;
+using TicketFunctions.Triggers;
 
 namespace TicketFunctions.Hosting.AspNetCore;
 
@@ -29,7 +30,7 @@ public sealed class FunctionKeys(IOptions<KeyOptions> options)
             return true;
         }
 
-        var shown = Hash(request.Headers.TryGetValue("x-functions-key", out var header) ? header : request.Query["code"]);
+        var shown = Hash(RequestLimit.ReadKey(request));
 
         // Both are compared whatever the first one says, and hashes have one length: time tells nothing.
         var isAdmin = Matches(_admin, shown);

@@ -1,0 +1,99 @@
+using System.ComponentModel.DataAnnotations;
+using System.Globalization;
+using System.Security.Cryptography;
+using System.Text;
+using Microsoft.Extensions.Options;
+
+namespace TicketFunctions.Triggers;
+
+/// <summary>The section <c>Webhooks</c>: what requests are signed with. Without a secret no signature is asked for.</summary>
+public sealed class WebhookOptions : IValidatableObject
+{
+    private const string Prefix = "whsec_";
+
+    /// <summary><c>whsec_</c> and 24 to 64 bytes in Base64.</summary>
+    public string? Secret { get; set; }
+
+    /// <summary>The one before it, which stays good until it is removed: senders change over one by one.</summary>
+    public string? PreviousSecret { get; set; }
+
+    public IEnumerable<ValidationResult> Validate(ValidationContext validationContext)
+    {
+        foreach (var (name, value) in new[] { (nameof(Secret), Secret), (nameof(PreviousSecret), PreviousSecret) })
+        {
+            if (!string.IsNullOrWhiteSpace(value) && Decode(value) is null)
+            {
+                yield return new ValidationResult(
+                    $"Webhooks__{name} is no signing secret; write whsec_ and 24 to 64 random bytes in Base64, as `openssl rand -base64 32` makes them.");
+            }
+        }
+
+        if (string.IsNullOrWhiteSpace(Secret) && !string.IsNullOrWhiteSpace(PreviousSecret))
+        {
+            yield return new ValidationResult(
+                "Webhooks__PreviousSecret is set and Webhooks__Secret is not; set Webhooks__Secret to the new secret, or remove both.");
+        }
+    }
+
+    internal IReadOnlyList<byte[]> DecodeAll() => [.. new[] { Secret, PreviousSecret }.Where(secret => !string.IsNullOrWhiteSpace(secret)).Select(secret => Decode(secret!)!)];
+
+    private static byte[]? Decode(string secret)
+    {
+        var bytes = new byte[64];
+        var text = secret.Trim();
+        return text.StartsWith(Prefix, StringComparison.Ordinal) && Convert.TryFromBase64String(text[Prefix.Length..], bytes, out var length) && length >= 24
+            ? bytes[..length]
+            : null;
+    }
+}
+
+/// <summary>Checks that a request was signed by somebody who has a secret, and not long ago.</summary>
+/// <remarks>https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md</remarks>
+public sealed class WebhookSignatures(IOptions<WebhookOptions> options, TimeProvider time)
+{
+    private const string Version = "v1,";
+
+    private static readonly TimeSpan Tolerance = TimeSpan.FromMinutes(5);
+
+    private readonly IReadOnlyList<byte[]> _secrets = options.Value.DecodeAll();
+
+    /// <param name="headers">The headers of the request.</param>
+    /// <param name="body">The body, byte by byte as it came.</param>
+    public bool Allow(IHeaderDictionary headers, ReadOnlySpan<byte> body)
+    {
+        if (_secrets.Count == 0)
+        {
+            return true;
+        }
+
+        // Of a header that occurs twice nobody knows which one was meant.
+        if (headers["webhook-id"] is not [{ Length: > 0 } id]
+            || headers["webhook-timestamp"] is not [{ } timestamp]
+            || headers["webhook-signature"] is not [{ } signatures]
+            || !long.TryParse(timestamp, NumberStyles.None, CultureInfo.InvariantCulture, out var signedAt)
+            || Math.Abs(time.GetUtcNow().ToUnixTimeSeconds() - signedAt) > Tolerance.TotalSeconds)
+        {
+            return false;
+        }
+
+        // All are compared whatever the first one says: time tells nothing.
+        var matches = false;
+        foreach (var secret in _secrets)
+        {
+            using var hmac = IncrementalHash.CreateHMAC(HashAlgorithmName.SHA256, secret);
+            hmac.AppendData(Encoding.UTF8.GetBytes($"{id}.{timestamp}."));
+            hmac.AppendData(body);
+            var expected = hmac.GetHashAndReset();
+            foreach (var signature in signatures.Split(' '))
+            {
+                var shown = new byte[expected.Length];
+                matches |= signature.StartsWith(Version, StringComparison.Ordinal)
+                    && Convert.TryFromBase64String(signature[Version.Length..], shown, out var length)
+                    && length == expected.Length
+                    && CryptographicOperations.FixedTimeEquals(expected, shown);
+            }
+        }
+
+        return matches;
+    }
+}
