@@ -30,6 +30,9 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
     private readonly Action<IServiceCollection>? _configure;
     private WebApplication? _app;
 
+    // Also where the store is only used in processes of its own, and nobody has set it here.
+    static TicketApp() => DefaultTypeMap.MatchNamesWithUnderscores = true;
+
     /// <summary>Settings by default: a time-out that a test can wait for, no sweep unless it is asked for.</summary>
     public TicketApp()
         : this([])
