@@ -323,6 +323,29 @@ public sealed class SweepTests(TicketApp app) : IClassFixture<TicketApp>, IAsync
     }
 
     [Fact]
+    public async Task A_ticket_that_a_person_labels_while_a_sweep_is_under_way_is_not_claimed_by_it()
+    {
+        const string First = "el primero ocupa el único puesto";
+        const string Waits = "espera su turno y alguien lo etiqueta";
+        var hold = app.Model.Hold(First);
+        await app.AddTicketAsync(First);
+        await app.ExecuteAsync("update tickets set created_at = now() - interval '1 day'");
+        var waits = await AddDeadWorkAsync(Waits, 1, "-1 second", null);
+
+        // The sweep has cleared away the work on processed tickets, and will look for more as soon as the first is done.
+        var sweep = CreateSweep(new SweepOptions { Concurrency = 1 }).RunAsync(null, default);
+        await hold.Arrived;
+        await app.ExecuteAsync("update tickets set category = 'Comercial', sentiment = 'Positivo', processed = true where id = @waits", new { waits });
+        hold.Release();
+
+        Assert.Equal((1, 1, 0, 0, "nothing due"), Counts(await sweep));
+        Assert.Empty(app.Model.CallsFor(Waits));
+        Assert.Equal(new TicketRow(waits, Waits, "Comercial", "Positivo", true), await app.ReadTicketAsync(waits));
+        await app.SweepAsync();
+        Assert.Equal(0, await CountAsync("ticket_work"));
+    }
+
+    [Fact]
     public async Task A_forced_decision_that_fails_keeps_the_old_labels_and_leaves_no_work_behind()
     {
         const string Text = "forzado y falla";
