@@ -234,6 +234,33 @@ public sealed class SweepTests(TicketApp app) : IClassFixture<TicketApp>, IAsync
     }
 
     [Fact]
+    public async Task A_newest_ticket_that_somebody_else_has_locked_does_not_stand_in_for_the_next_one()
+    {
+        const string Next = "nuevo y libre";
+        const string Locked = "el más nuevo, bloqueado por alguien";
+        foreach (var text in await AddTicketsAsync("viejo y caído, con uno bloqueado", 20))
+        {
+            app.Model.On(text, Down);
+        }
+
+        await app.ExecuteAsync("update tickets set created_at = now() - interval '1 day'");
+        await app.AddTicketAsync(Next);
+        await app.AddTicketAsync(Locked);
+        await using var connection = new NpgsqlConnection(app.ConnectionString);
+        await connection.OpenAsync();
+        await using var transaction = await connection.BeginTransactionAsync();
+        await using var command = new NpgsqlCommand("select from tickets where description = @Locked for update", connection) { Parameters = { new("Locked", Locked) } };
+        await command.ExecuteNonQueryAsync();
+
+        // In doubt about the oldest the newest is tried: of those that are free.
+        Assert.Equal("model unavailable", (await CreateSweep(new SweepOptions { Concurrency = 1 }).RunAsync(null, default)).Why);
+
+        Assert.Single(app.Model.CallsFor(Next));
+        Assert.Equal(1, await CountAsync("tickets where processed"));
+        Assert.Empty(app.Model.CallsFor(Locked));
+    }
+
+    [Fact]
     public async Task A_sweep_that_is_stopped_gives_back_what_is_under_way_and_the_attempt_does_not_count()
     {
         await AddTicketsAsync("parada", 12);
