@@ -32,7 +32,8 @@ public sealed class PgBouncer : IAsyncDisposable
     public string Settings => $"Host=127.0.0.1;Port={Port};SSL Mode=Disable;No Reset On Close=true;Max Auto Prepare=0";
 
     /// <param name="server">A login that may do everything the tests do.</param>
-    public static async Task<PgBouncer> StartAsync(NpgsqlConnectionStringBuilder server)
+    /// <param name="settings">Lines to add to its settings.</param>
+    public static async Task<PgBouncer> StartAsync(NpgsqlConnectionStringBuilder server, params string[] settings)
     {
         using (var listener = new TcpListener(IPAddress.Loopback, 0))
         {
@@ -41,7 +42,7 @@ public sealed class PgBouncer : IAsyncDisposable
             listener.Stop();
             try
             {
-                await pooler.RunAsync(server);
+                await pooler.RunAsync(server, settings);
                 return pooler;
             }
             catch
@@ -60,7 +61,7 @@ public sealed class PgBouncer : IAsyncDisposable
         }
     }
 
-    private async Task RunAsync(NpgsqlConnectionStringBuilder server)
+    private async Task RunAsync(NpgsqlConnectionStringBuilder server, string[] settings)
     {
         Assert.True(Program is not null, PgBouncerFactAttribute.Missing);
         var ini = Path.Combine(WatchedProcess.Folder, $"pgbouncer-{Port}.ini");
@@ -79,6 +80,7 @@ public sealed class PgBouncer : IAsyncDisposable
             pool_mode = transaction
             default_pool_size = {PoolSize}
             max_client_conn = 1000
+            {string.Join('\n', settings)}
 
             """));
 

@@ -16,7 +16,7 @@ public sealed class WorkerProcess : IAsyncDisposable
 
     private bool _isStarted;
 
-    private WorkerProcess(TicketApp app, string name, IEnumerable<(string Name, string Value)> settings)
+    private WorkerProcess(string database, ModelStub model, string name, IEnumerable<(string Name, string Value)> settings)
     {
         var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "TicketFunctions.dll"), "serve"])
         {
@@ -26,8 +26,8 @@ public sealed class WorkerProcess : IAsyncDisposable
             Environment =
             {
                 ["ASPNETCORE_URLS"] = "http://127.0.0.1:0",
-                ["ConnectionStrings__Tickets"] = $"{app.ConnectionString};Application Name={name}",
-                ["Model__Endpoint"] = app.Model.Endpoint,
+                ["ConnectionStrings__Tickets"] = $"{database};Application Name={name}",
+                ["Model__Endpoint"] = model.Endpoint,
                 ["Model__Name"] = "stub-model",
                 ["Model__ApiKey"] = "stub-key",
                 ["SweepSchedule"] = "* * * * * *",
@@ -49,9 +49,17 @@ public sealed class WorkerProcess : IAsyncDisposable
     public string Output => string.Join('\n', _output);
 
     /// <summary>Starts a worker that sweeps every second and waits until it serves.</summary>
-    public static async Task<WorkerProcess> StartAsync(TicketApp app, string name, params (string Name, string Value)[] settings)
+    public static Task<WorkerProcess> StartAsync(TicketApp app, string name, params (string Name, string Value)[] settings) =>
+        StartAsync(app.ConnectionString, app.Model, name, settings);
+
+    /// <param name="database">The connection string.</param>
+    /// <param name="model">Who answers.</param>
+    /// <param name="name">Its sessions' application name.</param>
+    /// <param name="settings">Settings by their environment names, over the defaults.</param>
+    /// <inheritdoc cref="StartAsync(TicketApp, string, ValueTuple{string, string}[])"/>
+    public static async Task<WorkerProcess> StartAsync(string database, ModelStub model, string name, params (string Name, string Value)[] settings)
     {
-        var worker = new WorkerProcess(app, name, settings);
+        var worker = new WorkerProcess(database, model, name, settings);
         try
         {
             worker._isStarted = worker._process.Start();

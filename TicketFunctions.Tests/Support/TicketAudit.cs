@@ -6,7 +6,8 @@ public sealed record TicketChange(DateTime At, string Application, Guid TicketId
 /// <summary>Keeps every change of every ticket: what happened in between, not only how it ended.</summary>
 public static class TicketAudit
 {
-    public static Task InstallAsync(TicketApp app) => app.ExecuteAsync(
+    /// <summary>Starts to keep them.</summary>
+    public const string Install =
         """
         create table audit (
           n bigint generated always as identity primary key,
@@ -25,10 +26,10 @@ public static class TicketAudit
 
         create trigger audit_ticket after insert or update or delete on public.tickets
           for each row execute function audit_ticket();
-        """);
+        """;
 
     /// <summary>The changes, in their order.</summary>
-    public static async Task<IReadOnlyList<TicketChange>> ReadAsync(TicketApp app) => await app.QueryAsync<TicketChange>(
+    public const string Read =
         """
         select
           at,
@@ -42,5 +43,10 @@ public static class TicketAudit
           (became).processed
         from audit
         order by n
-        """);
+        """;
+
+    public static Task InstallAsync(TicketApp app) => app.ExecuteAsync(Install);
+
+    /// <inheritdoc cref="Read"/>
+    public static Task<IReadOnlyList<TicketChange>> ReadAsync(TicketApp app) => app.QueryAsync<TicketChange>(Read);
 }
