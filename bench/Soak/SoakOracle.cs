@@ -44,7 +44,7 @@ internal sealed class SoakOracle(string database, SoakModel model, Action<Guid?,
         return $"{decisions.Count} decisions, {decisions.Count(decision => decision.Source == "reused")} of them saved a call by reuse; "
             + $"at most {paid} answered calls for a text each time it was given to a ticket.\n"
             + $"Tickets: {rows.Count(row => row.Processed)} processed, {rows.Count(row => row.ParkedAt is not null)} parked; "
-            + $"all done {recovered.TotalSeconds:0.0} s after the faults stopped.\n"
+            + $"all done {recovered.TotalSeconds:0.0} s after the faults had stopped and all workers were up.\n"
             + $"Killed workers' tickets: {orphans.Count}, of which {measured} recovered undisturbed, the worst in {worst.TotalSeconds:0.0} s (lease + sweep: {bound.TotalSeconds:0.0} s).";
     }
 

@@ -377,7 +377,11 @@ internal sealed class SoakRun : IAsyncDisposable
         {
             try
             {
-                await worker.WaitForExitAsync(TimeSpan.FromSeconds(10) + Slack);
+                var exitCode = await worker.WaitForExitAsync(TimeSpan.FromSeconds(10) + Slack);
+                if (exitCode != 0)
+                {
+                    Violate(null, $"{NameOf(n)} ended with {exitCode} after SIGTERM; expected 0 (I13): {Tail(worker)}");
+                }
             }
             catch (TimeoutException)
             {
