@@ -29,6 +29,22 @@ public sealed class SweepTests(TicketApp app) : IClassFixture<TicketApp>, IAsync
     public Task DisposeAsync() => Task.CompletedTask;
 
     [Fact]
+    public async Task A_call_that_hangs_does_not_keep_a_sweep_from_what_becomes_due_meanwhile()
+    {
+        await using var app = await TicketApp.StartAsync();
+        var hold = app.Model.Hold("Cuelga.");
+        await app.AddTicketAsync("Cuelga.");
+        var sweep = app.SweepAsync();
+        await hold.Arrived;
+
+        var late = await app.AddTicketAsync("Llega mientras tanto.");
+        await Eventually.TrueAsync(async () => (await app.ReadTicketAsync(late)).Processed, "the sweep never looked again");
+
+        hold.Release();
+        Assert.Equal(2, (await sweep).Labelled);
+    }
+
+    [Fact]
     public async Task A_sweep_drains_what_is_due_with_no_more_calls_at_once_than_its_concurrency()
     {
         var concurrency = app.Services.GetRequiredService<IOptions<SweepOptions>>().Value.Concurrency;

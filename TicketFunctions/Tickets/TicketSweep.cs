@@ -55,6 +55,9 @@ public sealed partial class TicketSweep(
     /// <summary>So many tickets in a row that found no database end the run by their exception.</summary>
     private const int BrokenInARow = 5;
 
+    /// <summary>How long a place stays empty before the sweep looks for what has become due.</summary>
+    private static readonly TimeSpan LookAgain = TimeSpan.FromSeconds(1);
+
     private readonly SweepOptions _sweep = sweepOptions.Value;
 
     /// <param name="progress">Told the tickets ended so far.</param>
@@ -83,12 +86,14 @@ public sealed partial class TicketSweep(
                     : doubtful && triedNewest ? SweepEnd.ModelUnavailable
                     : time.GetElapsedTime(started) >= _sweep.TimeBudget ? SweepEnd.TimeBudget
                     : null;
+                var isIdle = false;
                 if (end is null && (!doubtful || underWay.Count == 0))
                 {
                     var room = Math.Min(_sweep.BatchSize, _sweep.Concurrency - underWay.Count);
                     var due = await store.ClaimDueAsync(doubtful ? 0 : room, doubtful ? 1 : 0, triageOptions.Value, stopping);
                     triedNewest = doubtful;
                     claimed += due.Count;
+                    isIdle = !doubtful && due.Count < room;
                     foreach (var ticket in due)
                     {
                         underWay.Add(triage.ProcessClaimedAsync(ticket, giveBack.Token));
@@ -101,11 +106,17 @@ public sealed partial class TicketSweep(
                     break;
                 }
 
-                var finished = await Task.WhenAny(underWay);
-                underWay.Remove(finished);
+                // With room left, what becomes due meanwhile must not wait for a call that hangs.
+                var finished = await (isIdle ? Task.WhenAny([.. underWay, Task.Delay(LookAgain, time, CancellationToken.None)]) : Task.WhenAny((IEnumerable<Task>)underWay));
+                if (finished is not Task<TriageResult> ended)
+                {
+                    continue;
+                }
+
+                underWay.Remove(ended);
                 try
                 {
-                    Count(await finished);
+                    Count(await ended);
                     brokenInARow = 0;
                 }
                 catch (Exception e) when (StorageFaults.IsUnavailable(e) && ++brokenInARow < BrokenInARow)
