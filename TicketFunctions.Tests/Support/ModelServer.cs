@@ -73,7 +73,7 @@ public sealed class ModelServer : IAsyncDisposable
     });
 
     /// <summary>Never answers, until the caller gives up.</summary>
-    public static Task Hang(HttpContext context, string body) => Task.Delay(Timeout.Infinite, context.RequestAborted);
+    public static Task Hang(HttpContext context, string body) => new TaskCompletionSource().Task.WaitAsync(context.RequestAborted);
 
     public async ValueTask DisposeAsync() => await _app.DisposeAsync();
 

@@ -125,7 +125,7 @@ public sealed class ModelStub : IAsyncDisposable
 
     /// <summary>Never answers, until the caller gives up.</summary>
     public static Task Hang(ModelCall call, HttpContext context) =>
-        Task.Delay(Timeout.Infinite, context.RequestAborted).ContinueWith(_ => { }, TaskScheduler.Default);
+        new TaskCompletionSource().Task.WaitAsync(context.RequestAborted);
 
     /// <summary>Answers by one script after the other, the last one from then on.</summary>
     public static Func<ModelCall, HttpContext, Task> Sequence(params Func<ModelCall, HttpContext, Task>[] scripts)

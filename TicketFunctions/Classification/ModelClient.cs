@@ -44,7 +44,7 @@ internal sealed partial class ModelClient
                     UseJitter = true,
                     ShouldHandle = args => ValueTask.FromResult(
                         args.AttemptNumber < options.MaxRetries && Question.Of(args.Context).MayRepeat(args.Outcome.Result) && _retryBudget.TrySpend()),
-                    DelayGenerator = args => ValueTask.FromResult(Question.Of(args.Context).FindDelay(args.Outcome.Result!)),
+                    DelayGenerator = args => ValueTask.FromResult(Question.Of(args.Context).FindDelay()),
                 })
                 .Build();
     }
@@ -178,11 +178,8 @@ internal sealed partial class ModelClient
             reply?.Fault is { IsTransient: true } fault
             && budget.Remaining > (Tried.Contains(false) ? TimeSpan.Zero : fault.RetryAfter ?? TimeSpan.Zero) + TimeSpan.FromSeconds(1);
 
-        /// <summary>No wait for another address; else as long as the server asks; null for the jittered backoff.</summary>
-        public TimeSpan? FindDelay(ModelReply reply) =>
-            Tried.Contains(false) ? TimeSpan.Zero
-            : reply.Fault!.RetryAfter is { } asked && asked > TimeSpan.FromSeconds(0.5) ? asked
-            : null;
+        /// <summary>No wait for another address, else the jittered backoff; what the server asks for is waited for before each call.</summary>
+        public TimeSpan? FindDelay() => Tried.Contains(false) ? TimeSpan.Zero : null;
     }
 
     private static partial class Log

@@ -166,7 +166,7 @@ public sealed class RawCall : IDisposable
     public Task HangAsync()
     {
         _slow.TrySetResult();
-        return Task.Delay(Timeout.Infinite, _over.Token);
+        return new TaskCompletionSource().Task.WaitAsync(_over.Token);
     }
 
     /// <summary>Ends the connection by a reset.</summary>
