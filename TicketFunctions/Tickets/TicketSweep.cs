@@ -47,7 +47,7 @@ public sealed partial class TicketSweep(
     ILogger<TicketSweep> logger)
 {
     /// <summary>
-    /// So many tickets in a row that found no model end the run: to go on would only use up the attempts of the rest.
+    /// So many tickets in a row that found no model end the run: to go on would ask once for each of the rest, and time-outs count.
     /// But it may be these tickets that the model's server fails at, so the newest one is tried before.
     /// </summary>
     private const int UnavailableInARow = 5;
