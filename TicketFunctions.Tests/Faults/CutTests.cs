@@ -75,6 +75,29 @@ public sealed class CutTests(ITestOutputHelper output) : IAsyncLifetime
     }
 
     [Fact]
+    public async Task A_sweep_that_is_stopped_while_its_claim_is_on_the_way_leaves_nothing_held()
+    {
+        // A session that is reset cannot be cancelled before that is confirmed; one behind a transaction pooler can.
+        await using var app = await TicketApp.StartAsync(
+            _app.ConnectionString, null, ("ConnectionStrings__Tickets", $"Host=127.0.0.1;Port={_proxy.Port};No Reset On Close=true"));
+        var id = await app.AddTicketAsync("se reparte en el momento de parar");
+
+        // The claim is carried out, and word of it comes late.
+        var claiming = _proxy.WhenSeen(Way.ToServer, "newest as (", _ => _proxy.Delay = TimeSpan.FromSeconds(1));
+        using var stopping = new CancellationTokenSource();
+        var sweep = app.SweepAsync(stopping.Token);
+        await claiming;
+        await Eventually.TrueAsync(async () => await app.QuerySingleAsync<int>("select count(*) from ticket_work") == 1, "the ticket is claimed");
+        _proxy.Delay = TimeSpan.Zero;
+        await stopping.CancelAsync();
+
+        var summary = await sweep;
+        Assert.Equal((1, 1, "stopped"), (summary.Claimed, summary.Labelled, summary.Why));
+        Assert.Equal(0, await app.QuerySingleAsync<int>("select count(*) from ticket_work"));
+        Assert.Equal(1, await app.QuerySingleAsync<int>("select attempts from ticket_decisions where ticket_id = @id", new { id }));
+    }
+
+    [Fact]
     public async Task Wherever_a_connection_is_cut_nothing_is_lost_nothing_done_twice_and_no_answer_is_500()
     {
         var seed = Environment.TickCount;
