@@ -32,8 +32,8 @@ internal sealed class SoakRun : IAsyncDisposable
     /// <summary>What a machine that runs all of it at once may add to a bound.</summary>
     public static readonly TimeSpan Slack = TimeSpan.FromSeconds(2);
 
-    /// <summary>One question is asked twice at most, and each sent three times at most.</summary>
-    public const int CallsPerAttempt = 2 * 3;
+    /// <summary>One question is asked twice at most; what was answered is not sent again.</summary>
+    public const int AnswersPerAttempt = 2;
 
     private const int Workers = 3;
 
