@@ -29,14 +29,15 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
 
     static TicketStore() => DefaultTypeMap.MatchNamesWithUnderscores = true;
 
-    /// <summary>Claims one ticket for its next attempt, whether or not its backoff is over.</summary>
+    /// <summary>Claims one ticket for its next attempt.</summary>
     /// <param name="id">The ticket.</param>
     /// <param name="leaseToken">A new token, kept by the caller.</param>
     /// <param name="options">The length of the lease and the most attempts.</param>
     /// <param name="force">Claim it even if it is processed or parked.</param>
+    /// <param name="onlyDue">Not while it waits for its next attempt.</param>
     /// <param name="cancellationToken">Gives up waiting; a claim that happened all the same runs out with its lease.</param>
     public async Task<Claim> ClaimAsync(
-        Guid id, Guid leaseToken, TriageOptions options, bool force, CancellationToken cancellationToken)
+        Guid id, Guid leaseToken, TriageOptions options, bool force, bool onlyDue, CancellationToken cancellationToken)
     {
         // The row lock makes a claim wait for a classification that is being committed, and then see it:
         // without it the claim could start work on a ticket that was finished a moment ago.
@@ -63,7 +64,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
                 parked_at = null
               where work.lease_token = excluded.lease_token
                 or (
-                  (work.lease_token is null or work.due_at <= now())
+                  (work.due_at <= now() or (work.lease_token is null and not @onlyDue))
                   and (@force or (work.parked_at is null and work.attempts < @MaxAttempts))
                 )
               returning work.attempts
@@ -82,7 +83,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             left join claimed on true
             left join public.ticket_work as work on work.ticket_id = ticket.id
             """,
-            new { id, leaseToken, options.Lease, options.MaxAttempts, force },
+            new { id, leaseToken, options.Lease, options.MaxAttempts, force, onlyDue },
             cancellationToken);
 
         return row switch
