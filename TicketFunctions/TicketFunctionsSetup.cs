@@ -39,6 +39,7 @@ public static partial class TicketFunctionsSetup
         services.AddSingleton(provider => new Taxonomy(provider.GetRequiredService<IOptions<TaxonomyOptions>>().Value));
         services.AddSingleton(provider => CreateDataSource(configuration, provider.GetRequiredService<ILogger<TicketStore>>()));
         services.AddSingleton<Migrations>();
+        services.AddSingleton<Diagnosis>();
         services.AddSingleton<TicketStore>();
         services.AddSingleton<Spending>();
         services.AddSingleton<TicketTriage>();
