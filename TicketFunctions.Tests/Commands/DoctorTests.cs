@@ -119,43 +119,104 @@ public sealed class DoctorTests(FinishedProject project) : IClassFixture<Finishe
         await FindAsync($"{database};SSL Mode=VerifyFull", [], 1, ["fail  connection|is not trusted. Root Certificate must be", .. SkippedWithoutConnection]);
     }
 
+    /// <summary>Several at once where they do not hide each other: all checks run, whatever the others find.</summary>
     [Theory]
-    [InlineData(1, "revoke update (category) on tickets from ticket_functions", "fail  grants|grant update (category) on public.tickets to ticket_functions;")]
-    [InlineData(1, "revoke insert on ticket_failures from ticket_functions; revoke delete on ticket_work from ticket_functions", "fail  grants|grant insert on public.ticket_failures to ticket_functions; grant delete on public.ticket_work to ticket_functions;")]
-    [InlineData(1, "revoke update (seen_at) on ticket_heartbeat from ticket_functions", "fail  grants|grant update (seen_at) on public.ticket_heartbeat to ticket_functions;", "fail  writes|permission denied")]
-    [InlineData(1, "revoke usage on schema public from public, ticket_functions", "fail  grants|grant usage on schema public to ticket_functions;", "fail  writes|permission denied for schema public (42501)")]
-    [InlineData(1, """drop policy "The app labels tickets" on tickets""", "fail  grants|No policy lets the service do this: update on tickets.")]
-    [InlineData(1, """drop policy "The app keeps its locks" on ticket_text_locks; create policy "x" on ticket_text_locks for select to ticket_functions using (true)""", "fail  grants|delete on ticket_text_locks, insert on ticket_text_locks, update on ticket_text_locks.")]
-    [InlineData(1, "alter table tickets disable row level security", "fail  row security|alter table public.tickets enable row level security;")]
-    [InlineData(1, "delete from supabase_migrations.schema_migrations where version = '20261120170000'", "fail  migrations|Missing: 20261120170000_signed_webhook.")]
-    [InlineData(1, "drop schema supabase_migrations cascade", "fail  migrations|Missing: 20261120090000_tickets, ")]
-    [InlineData(0, "insert into supabase_migrations.schema_migrations (version, name) values ('29990101000000', 'later'), ('20200101000000', 'own')", "warn  migrations|does not know: 29990101000000_later.")]
+    [InlineData(
+        1,
+        """
+        revoke update (category), select on tickets from ticket_functions;
+        revoke delete on ticket_work from ticket_functions;
+        drop policy "The app records failures" on ticket_failures;
+        drop policy "The app keeps its locks" on ticket_text_locks;
+        create policy "Somebody else" on ticket_text_locks to anon using (true);
+        create policy "Reads only" on ticket_text_locks for select to ticket_functions using (true);
+        alter table tickets disable row level security;
+        delete from supabase_migrations.schema_migrations where version = '20261120170000';
+        alter publication supabase_realtime drop table tickets;
+        create function clock_timestamp() returns timestamptz language sql as 'select pg_catalog.clock_timestamp() + interval ''1 minute''';
+        """,
+        "fail  grants|grant delete on public.ticket_work to ticket_functions; grant select, update (category) on public.tickets to ticket_functions;",
+        "fail  grants|No policy lets the service do this: delete on ticket_text_locks, insert on ticket_failures, insert on ticket_text_locks, update on ticket_text_locks.",
+        "fail  row security|alter table public.tickets enable row level security;",
+        "fail  migrations|Missing: 20261120170000_signed_webhook. Run",
+        "warn  realtime|alter publication supabase_realtime add table public.tickets;",
+        "warn  clock|The database's clock is 6")]
+    [InlineData(
+        1,
+        """
+        revoke usage on schema public from public, ticket_functions;
+        insert into supabase_migrations.schema_migrations (version, name) values ('29990101000000', 'later'), ('20200101000000', 'own');
+        drop publication supabase_realtime;
+        create function clock_timestamp() returns timestamptz language sql as 'select pg_catalog.clock_timestamp() - interval ''6 minutes''';
+        """,
+        "fail  grants|grant usage on schema public to ticket_functions;",
+        "fail  writes|permission denied for schema public (42501)",
+        "warn  migrations|does not know: 29990101000000_later.",
+        "fail  clock|signatures are refused beyond five minutes")]
+    [InlineData(
+        1,
+        """
+        do 'begin execute format(''alter database %I set default_transaction_read_only = on'', current_database()); end';
+        drop schema supabase_migrations cascade;
+        drop publication supabase_realtime;
+        create publication supabase_realtime for all tables;
+        """,
+        "fail  writes|only reads (25006)",
+        "fail  migrations|Missing: 20261120090000_tickets, ")]
     [InlineData(1, "drop table ticket_heartbeat", "fail  writes|42P01). Run `migrate`.")]
-    [InlineData(1, "do 'begin execute format(''alter database %I set default_transaction_read_only = on'', current_database()); end'", "fail  writes|only reads (25006)")]
-    [InlineData(0, "alter publication supabase_realtime drop table tickets", "warn  realtime|alter publication supabase_realtime add table public.tickets;")]
-    [InlineData(0, "drop publication supabase_realtime")]
-    [InlineData(0, "drop publication supabase_realtime; create publication supabase_realtime for all tables")]
     [InlineData(0, "delete from vault.secrets", "warn  webhook|No trigger sends tickets, though Webhooks__Secret is set")]
-    [InlineData(1, "delete from vault.secrets where name = 'ticket_functions_url'", "fail  webhook|no secret ticket_functions_url")]
-    [InlineData(1, "delete from vault.secrets where name = 'ticket_functions_webhook_secret'", "fail  webhook|no secret ticket_functions_webhook_secret")]
-    [InlineData(1, "delete from vault.secrets where name = 'ticket_functions_key'", "fail  webhook|ticket_functions_key in Vault is missing")]
-    [InlineData(1, "update vault.secrets set secret = 'canary' where name = 'ticket_functions_key'", "fail  webhook|ticket_functions_key in Vault is not the key known here")]
-    [InlineData(1, "update vault.secrets set secret = 'whsec_Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5' where name = 'ticket_functions_webhook_secret'", "fail  webhook|is not Webhooks__Secret")]
-    [InlineData(0, "update vault.secrets set secret = substr(secret, 7) where name = 'ticket_functions_webhook_secret'")]
-    [InlineData(0, "update vault.secrets set secret = 'http://tickets.example.com/process-ticket?code=canary' where name = 'ticket_functions_url'", "warn  webhook|is http://tickets.example.com/process-ticket: the key travels in the clear")]
-    [InlineData(0, "update vault.secrets set secret = 'http://localhost:7071/process-ticket' where name = 'ticket_functions_url'", "warn  webhook|the database's own machine")]
-    [InlineData(0, "update vault.secrets set secret = 'https://tickets.example.com/canary/' where name = 'ticket_functions_url'", "warn  webhook|does not end in /process-ticket")]
-    [InlineData(1, "update vault.secrets set secret = 'canary' where name = 'ticket_functions_url'", "fail  webhook|ticket_functions_url in Vault is no address")]
-    [InlineData(1, "drop schema net cascade", "fail  webhook|create extension pg_net;")]
     [InlineData(0, "drop schema vault cascade", "warn  webhook|No trigger sends tickets")]
     [InlineData(0, "drop trigger ticket_webhook_of_insert on tickets; drop trigger ticket_webhook_of_update on tickets", "warn  webhook|No trigger sends tickets")]
-    [InlineData(0, "alter table tickets disable trigger ticket_webhook_of_insert", "warn  webhook|ticket_webhook_of_insert is disabled", "warn  webhook|No enabled trigger fires on INSERT")]
-    [InlineData(0, "create trigger mine after insert or update on tickets for each row execute function ticket_webhook()", "warn  webhook|mine fires on every UPDATE")]
-    [InlineData(0, "create trigger mine after update of description, category on tickets for each row execute function ticket_webhook()", "warn  webhook|mine fires on every UPDATE")]
-    [InlineData(1, "create trigger dash after insert on tickets for each row execute function supabase_functions.http_request('https://tickets.example.com/process-ticket', 'POST', '{\"x-functions-key\":\"function-key\"}', '{}', '1000')", "fail  webhook|dash does not sign")]
-    [InlineData(0, "create function own() returns trigger language plpgsql as 'begin perform net.http_post(''canary''); return null; end'; create trigger mine after update on tickets for each row execute function own()", "warn  webhook|mine fires on every UPDATE")]
-    [InlineData(0, "create function clock_timestamp() returns timestamptz language sql as 'select pg_catalog.clock_timestamp() + interval ''1 minute'''", "warn  clock|The database's clock is")]
-    [InlineData(1, "create function clock_timestamp() returns timestamptz language sql as 'select pg_catalog.clock_timestamp() - interval ''6 minutes'''", "fail  clock|signatures are refused beyond five minutes")]
+    [InlineData(
+        1,
+        "drop schema net cascade; delete from vault.secrets where name = 'ticket_functions_url'; update vault.secrets set secret = 'canary' where name = 'ticket_functions_key'",
+        "fail  webhook|create extension pg_net;",
+        "fail  webhook|no secret ticket_functions_url",
+        "fail  webhook|ticket_functions_key in Vault is not the key known here")]
+    [InlineData(
+        1,
+        """
+        delete from vault.secrets where name in ('ticket_functions_webhook_secret', 'ticket_functions_key');
+        update vault.secrets set secret = 'canary' where name = 'ticket_functions_url';
+        """,
+        "fail  webhook|no secret ticket_functions_webhook_secret",
+        "fail  webhook|ticket_functions_key in Vault is missing",
+        "fail  webhook|ticket_functions_url in Vault is no address")]
+    [InlineData(
+        1,
+        """
+        update vault.secrets set secret = 'whsec_Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5' where name = 'ticket_functions_webhook_secret';
+        update vault.secrets set secret = 'http://ana:canary@tickets.example.com/tickets?code=canary' where name = 'ticket_functions_url';
+        """,
+        "fail  webhook|is not Webhooks__Secret",
+        "warn  webhook|is http://tickets.example.com/tickets, which does not end in /process-ticket",
+        "warn  webhook|is http://tickets.example.com/tickets: the key travels in the clear")]
+    [InlineData(
+        0,
+        """
+        update vault.secrets set secret = substr(secret, 7) where name = 'ticket_functions_webhook_secret';
+        update vault.secrets set secret = 'http://localhost:7071/process-ticket' where name = 'ticket_functions_url';
+        """,
+        "warn  webhook|the database's own machine")]
+    [InlineData(
+        0,
+        "alter table tickets disable trigger ticket_webhook_of_insert",
+        "warn  webhook|ticket_webhook_of_insert is disabled. Run: alter table public.tickets enable trigger \"ticket_webhook_of_insert\";",
+        "warn  webhook|No enabled trigger fires on INSERT")]
+    [InlineData(
+        1,
+        """
+        create trigger every after insert or update on tickets for each row execute function ticket_webhook();
+        create trigger two after update of description, category on tickets for each row execute function ticket_webhook();
+        create function own() returns trigger language plpgsql as 'begin perform net.http_post(''canary''); return null; end';
+        create trigger mine after update on tickets for each row execute function own();
+        create trigger dash after insert on tickets for each row
+          execute function supabase_functions.http_request('https://tickets.example.com/process-ticket', 'POST', '{"x-functions-key":"function-key"}', '{}', '1000');
+        """,
+        "warn  webhook|every fires on every UPDATE",
+        "warn  webhook|two fires on every UPDATE",
+        "warn  webhook|mine fires on every UPDATE",
+        "fail  webhook|dash does not sign")]
     public async Task What_is_wrong_in_the_database_is_found_and_nothing_else(int exitCode, string sql, params string[] expected)
     {
         var database = await project.CopyAsync();
@@ -170,15 +231,28 @@ public sealed class DoctorTests(FinishedProject project) : IClassFixture<Finishe
     }
 
     [Theory]
-    [InlineData(0, "Storage__Role=", "warn  role|works as project, which owns the tables")]
-    [InlineData(1, "Storage__Role=nobody", "fail  role|There is no role nobody", "fail  writes|42704")]
-    [InlineData(1, "Storage__Role=pg_monitor", "fail  role|grant pg_monitor to \"project\";", "fail  grants|grant insert, select on public.ticket_decisions to pg_monitor;", "fail  grants|No policy lets the service", "fail  writes|42501")]
-    [InlineData(0, "Webhooks__Secret=", "warn  webhook|The triggers sign and nobody checks it")]
-    [InlineData(1, "Model__Name=yours", "fail  model|yours is not among the models")]
-    [InlineData(1, "Model__Endpoint=http://127.0.0.1:1", "fail  model|cannot be reached")]
-    [InlineData(0, "Model__Provider=baseline", "warn  model|No model is configured")]
-    [InlineData(0, "Keys__Admin=function-key", "warn  keys|are the same")]
-    [InlineData(1, "Keys__Function= ASPNETCORE_URLS=http://*:8080", "fail  keys|The address http://*:8080 can be reached from other machines")]
+    [InlineData(
+        0,
+        "Storage__Role= Webhooks__Secret= Model__Provider=baseline Keys__Admin=function-key",
+        "warn  role|works as project, which owns the tables",
+        "warn  webhook|The triggers sign and nobody checks it",
+        "warn  model|No model is configured",
+        "warn  keys|are the same")]
+    [InlineData(
+        1,
+        "Storage__Role=nobody Model__Name=yours Keys__Function= ASPNETCORE_URLS=http://*:8080",
+        "fail  role|There is no role nobody",
+        "fail  writes|42704",
+        "fail  model|yours is not among the models",
+        "fail  keys|The address http://*:8080 can be reached from other machines")]
+    [InlineData(
+        1,
+        "Storage__Role=pg_monitor Model__Endpoint=http://127.0.0.1:1",
+        "fail  role|grant pg_monitor to \"project\";",
+        "fail  grants|grant insert, select on public.ticket_decisions to pg_monitor;",
+        "fail  grants|No policy lets the service",
+        "fail  writes|42501",
+        "fail  model|cannot be reached")]
     public async Task What_is_wrong_in_the_settings_is_found_and_nothing_else(int exitCode, string settings, params string[] expected) =>
         await FindAsync(
             project.Server.OwnersConnectionFor(await project.CopyAsync()).ConnectionString,
@@ -337,12 +411,25 @@ public sealed class DoctorTests(FinishedProject project) : IClassFixture<Finishe
             await _product.RunAsync("doctor", "--url", url, "--key", SignedApp.Key), 1, [.. always, "fail  key|or a signature; set Webhooks__Secret here"]);
         AssertFound(
             await _product.RunAsync("doctor", "--url", url.Replace("http:", "https:", StringComparison.Ordinal), "--key", SignedApp.Key),
-            1, [.. always, "fail  live|cannot be reached (SecureConnectionError)", "skip  ready|", "skip  no key|", "skip  key|"]);
+            1, [.. always, "fail  live|serves no HTTPS that this machine trusts", "skip  ready|", "skip  no key|", "skip  key|"]);
+    }
 
-        // Nobody has this name, so nothing is sent.
+    /// <summary>The server stands in for a proxy, so that no name is asked for.</summary>
+    [Fact]
+    public async Task A_key_is_not_sent_where_others_could_read_it()
+    {
+        await using var service = await ModelServer.StartAsync();
+        service.On("GET /health/live", "{}");
+        service.On("GET /health/ready", "{}");
+        service.On("POST /process-ticket", "{}", 200);
+
         AssertFound(
-            await _product.RunAsync("doctor", "--url", "http://nobody.invalid", "--key", SignedApp.Key),
-            1, [.. always, "fail  https|in the clear", "fail  live|cannot be reached (NameResolutionError)", "skip  ready|", "skip  no key|", "skip  key|"]);
+            await _product.RunAsync("", [("http_proxy", service.Root)], "doctor", "--url", "http://tickets.example.com", "--key", "canary"),
+            1,
+            ["skip  database|", "warn  model|", "fail  https|in the clear", "fail  no key|answered HTTP 200, not 401: anybody may spend", "skip  key|is not sent unencrypted"]);
+
+        Assert.Equal(3, service.Requests.Count);
+        Assert.All(service.Requests, request => Assert.DoesNotContain(request.Headers, header => header.Value.ToString().Contains("canary", StringComparison.Ordinal)));
     }
 
     [UnixFact]

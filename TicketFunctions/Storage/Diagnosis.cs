@@ -125,7 +125,7 @@ public sealed class Diagnosis(NpgsqlDataSource dataSource)
             )
             select format(
               'grant %s on public.%s to %I;',
-              string_agg(privilege || coalesce(format(' (%s)', attribute), ''), ', ' order by privilege, attribute),
+              string_agg(privilege || coalesce(' (' || attribute || ')', ''), ', ' order by privilege, attribute),
               relname,
               rolname
             )

@@ -411,7 +411,7 @@ internal sealed class DatabaseCheckup(IServiceProvider services, Uri? url, strin
 
     private IEnumerable<(Verdict, string)> JudgeKey(string what, string? shown)
     {
-        string?[] keys = [_configuration["Keys:Function"], _configuration["Keys:Admin"], key];
+        string?[] keys = [_configuration["Keys:Function"], key];
         var known = keys.Where(text => !string.IsNullOrWhiteSpace(text)).ToList();
         if (string.IsNullOrWhiteSpace(shown))
         {

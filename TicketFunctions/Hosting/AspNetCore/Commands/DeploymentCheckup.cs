@@ -151,8 +151,8 @@ internal sealed class DeploymentCheckup(IServiceProvider services, Uri url, stri
             }
             catch (HttpRequestException e)
             {
-                report(Verdict.Fail, what, e.InnerException is AuthenticationException
-                    ? $"{url.Authority} has no certificate that this machine trusts; check the name in --url, and the certificate."
+                report(Verdict.Fail, what, e.InnerException is AuthenticationException refused
+                    ? $"{url.Authority} serves no HTTPS that this machine trusts; check --url, and its certificate. {refused.Message}"
                     : $"{url.Authority} cannot be reached ({e.HttpRequestError}); check --url, and that the app runs.");
             }
             catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
