@@ -282,12 +282,13 @@ public sealed class DoctorTests(FinishedProject project) : IClassFixture<Finishe
         await using var connection = new NpgsqlConnection(project.Server.ConnectionFor(database).ConnectionString);
         await connection.ExecuteAsync("create role app login password 'least' in role ticket_functions");
 
-        await FindAsync(
-            $"{project.Server.ConnectionFor(database).ConnectionString};Username=app;Password=least",
-            [("Storage__Role", "")],
-            0,
-            "warn  migrations|may not read their history",
-            "warn  webhook|may not read Vault");
+        var login = $"{project.Server.ConnectionFor(database).ConnectionString};Username=app;Password=least";
+        await FindAsync(login, [("Storage__Role", "")], 0, "warn  migrations|may not read their history", "warn  webhook|may not read Vault");
+
+        // And it serves without a word about them.
+        await using var serving = _product.Start(["serve"], ("ConnectionStrings__Tickets", login), ("ASPNETCORE_URLS", "http://127.0.0.1:0"));
+        await serving.ReadLineWithAsync("Ctrl-C stops.");
+        Assert.DoesNotContain("warning", serving.Error, StringComparison.Ordinal);
     }
 
     [Fact]
