@@ -85,7 +85,7 @@ public sealed class LeastPrivilegeTests : IAsyncLifetime
         // Opening tickets is for others.
         Assert.Equal(
             PostgresErrorCodes.InsufficientPrivilege,
-            (await Assert.ThrowsAsync<PostgresException>(() => store.InsertAsync("No es cosa suya", default))).SqlState);
+            (await Assert.ThrowsAsync<PostgresException>(() => store.InsertAsync(Guid.NewGuid(), "No es cosa suya", default))).SqlState);
 
         if (!TicketApp.IsThroughPooler)
         {
