@@ -204,6 +204,24 @@ public sealed class Diagnosis(NpgsqlDataSource dataSource)
             new { },
             cancellationToken);
 
+    /// <summary>The service's tables that people who have not signed in may use in some way, by a grant; policies may still keep them from rows.</summary>
+    public Task<IReadOnlyList<string>> FindTablesOfAnybodyAsync(CancellationToken cancellationToken) =>
+        QueryAsync<string>(
+            """
+            select relname::text
+            from pg_catalog.pg_class
+            join pg_catalog.pg_roles on rolname = 'anon'
+            where relnamespace = 'public'::regnamespace
+              and relname in ('tickets', 'ticket_work', 'ticket_decisions', 'ticket_failures', 'ticket_text_locks', 'ticket_heartbeat')
+              and (
+                has_any_column_privilege(pg_roles.oid, pg_class.oid, 'select, insert, update')
+                or has_table_privilege(pg_roles.oid, pg_class.oid, 'delete, truncate')
+              )
+            order by 1
+            """,
+            new { },
+            cancellationToken);
+
     public async Task<PublicationState> ReadPublicationAsync(CancellationToken cancellationToken) =>
         (await QueryFirstOrDefaultAsync<PublicationState>(
             """

@@ -175,12 +175,23 @@ internal sealed class DatabaseCheckup(IServiceProvider services, Uri? url, strin
 
     private async Task CheckRowSecurityAsync(CancellationToken cancellationToken)
     {
+        const string What = "row security";
         var open = await _diagnosis.FindOpenTablesAsync(cancellationToken);
-        report(
-            open.Count == 0 ? Verdict.Ok : Verdict.Fail,
-            "row security",
-            open.Count == 0 ? "On for every table of the service."
-                : $"Off: whoever has a grant sees all. Run: {string.Join(' ', open.Select(table => $"alter table public.{table} enable row level security;"))}");
+        var anybodys = await _diagnosis.FindTablesOfAnybodyAsync(cancellationToken);
+        if (open.Count > 0)
+        {
+            report(Verdict.Fail, What, $"Off: whoever has a grant sees all. Run: {string.Join(' ', open.Select(table => $"alter table public.{table} enable row level security;"))}");
+        }
+
+        if (anybodys.Count > 0)
+        {
+            report(Verdict.Warn, What, $"anon, which is everybody who has the public key, has grants that the migrations revoked. Unless you mean it, run: revoke all on {string.Join(", ", anybodys.Select(table => $"public.{table}"))} from anon;");
+        }
+
+        if (open.Count + anybodys.Count == 0)
+        {
+            report(Verdict.Ok, What, "On for every table of the service, and nobody who has not signed in has a grant.");
+        }
     }
 
     private async Task CheckMigrationsAsync(CancellationToken cancellationToken)
