@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using Dapper;
+using Microsoft.Extensions.Options;
 using Npgsql;
 using TicketFunctions.Classification;
 using TicketFunctions.Tickets;
@@ -13,7 +14,7 @@ namespace TicketFunctions.Storage;
 /// Locks are taken in one order: the ticket's row, then its work row, then its text's lock.
 /// Each may run twice: when a connection breaks nobody knows whether its statement was committed, and it is sent again.
 /// </summary>
-public sealed class TicketStore(NpgsqlDataSource dataSource)
+public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOptions>? options = null)
 {
     private static readonly JsonSerializerOptions CallsJson = new()
     {
@@ -26,6 +27,17 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     /// For this transaction only, in the round trip of the statement: on a pooler the next one may run in another session.
     /// </summary>
     private const string Limits = "select set_config('lock_timeout', @lockTimeout, true), set_config('statement_timeout', @statementTimeout, true);\n";
+
+    /// <summary>The same with the rights of a role, in the same way: a login that a pooler knows, and no more rights than needed.</summary>
+    /// <remarks>By itself set_config answers an unknown role with the code of a wrong value, which many things have.</remarks>
+    private const string LimitsOfRole =
+        """
+        select set_config('lock_timeout', @lockTimeout, true), set_config('statement_timeout', @statementTimeout, true), set_config('role', @role, true)
+        where pg_has_role(@role, 'member') is not null;
+
+        """;
+
+    private readonly string? _role = options?.Value.Role;
 
     static TicketStore() => DefaultTypeMap.MatchNamesWithUnderscores = true;
 
@@ -874,9 +886,10 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
         var arguments = new DynamicParameters(parameters);
         arguments.Add("lockTimeout", Milliseconds(limit / 2));
         arguments.Add("statementTimeout", Milliseconds(limit * 0.75));
+        arguments.Add("role", _role);
         try
         {
-            return await run(connection, new CommandDefinition(Limits + sql, arguments, commandTimeout: commandTimeout, cancellationToken: cancellationToken));
+            return await run(connection, new CommandDefinition((_role is null ? Limits : LimitsOfRole) + sql, arguments, commandTimeout: commandTimeout, cancellationToken: cancellationToken));
         }
         catch (Exception e) when (StorageFaults.Find(e) == StorageFault.Disconnected)
         {

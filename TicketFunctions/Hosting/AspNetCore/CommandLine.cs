@@ -36,6 +36,7 @@ public static class CommandLine
         root.Subcommands.Add(ClassifyCommand.Create());
         root.Subcommands.Add(EvaluateCommand.Create());
         root.Subcommands.Add(ModelsCommand.Create());
+        root.Subcommands.Add(DoctorCommand.Create());
         root.Subcommands.Add(TrainCommand.Create());
         root.SetAction((_, cancellationToken) => Guarded(ServeCommand.RunAsync, cancellationToken));
 
