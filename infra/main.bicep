@@ -88,7 +88,7 @@ param monthlyBudget int = 0
 param budgetStart string = utcNow('yyyy-MM-01')
 
 var tags = { 'azd-env-name': environmentName }
-var token = toLower(uniqueString(subscription().id, environmentName, location))
+var token = uniqueString(subscription().id, environmentName, location)
 var makesOpenAI = modelProvider == 'azure-openai' && empty(modelEndpoint)
 
 // The rule: (maximumInstanceCount + 1) × Maximum Pool Size ≤ databaseConnections − reservedConnections, and no more than

@@ -9,12 +9,14 @@ param connectionString = readEnvironmentVariable('TICKETS_CONNECTION_STRING', ''
 param modelApiKey = readEnvironmentVariable('MODEL_API_KEY', '')
 param webhookSecret = readEnvironmentVariable('WEBHOOK_SECRET', '')
 
-param modelProvider = readEnvironmentVariable('MODEL_PROVIDER', 'azure-openai')
+var provider = readEnvironmentVariable('MODEL_PROVIDER', 'azure-openai')
+
+param modelProvider = provider
 param modelEndpoint = readEnvironmentVariable('MODEL_ENDPOINT', '')
-param modelName = readEnvironmentVariable('MODEL_NAME', modelProvider == 'azure-openai' ? 'gpt-4.1-mini' : '')
+param modelName = readEnvironmentVariable('MODEL_NAME', provider == 'azure-openai' ? 'gpt-4.1-mini' : '')
 param openAIModelVersion = readEnvironmentVariable('OPENAI_MODEL_VERSION', '2025-04-14')
 param openAICapacity = int(readEnvironmentVariable('OPENAI_CAPACITY', '50'))
-param useModelApiKey = bool(readEnvironmentVariable('USE_MODEL_API_KEY', contains(['openai', 'huggingface'], modelProvider) ? 'true' : 'false'))
+param useModelApiKey = bool(readEnvironmentVariable('USE_MODEL_API_KEY', contains(['openai', 'huggingface'], provider) ? 'true' : 'false'))
 param useWebhookSecret = bool(readEnvironmentVariable('USE_WEBHOOK_SECRET', 'false'))
 
 param sweepSchedule = readEnvironmentVariable('SWEEP_SCHEDULE', '0 */5 * * * *')

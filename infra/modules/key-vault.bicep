@@ -1,5 +1,8 @@
 // The secrets. The function app may read them; Azure's own roles decide who else does anything.
+@minLength(3)
+@maxLength(24)
 param name string
+
 param location string
 param tags object
 param identityPrincipalId string
@@ -25,7 +28,7 @@ var separator = !isUri ? ';' : contains(connectionString, '?') ? '&' : '?'
 var pooled = hasPoolSize ? connectionString : '${connectionString}${separator}Maximum${isUri ? '%20' : ' '}Pool${isUri ? '%20' : ' '}Size=${poolSize}'
 
 resource vault 'Microsoft.KeyVault/vaults@2024-11-01' = {
-  name: take(name, 24)
+  name: name
   location: location
   tags: tags
   properties: {

@@ -1,5 +1,8 @@
 // What the Functions host keeps: its keys, the timer's lease, the deployed package. By identity only.
+@minLength(3)
+@maxLength(24)
 param name string
+
 param location string
 param tags object
 param identityPrincipalId string
@@ -13,7 +16,7 @@ var roles = [
 ]
 
 resource account 'Microsoft.Storage/storageAccounts@2025-01-01' = {
-  name: take(name, 24)
+  name: name
   location: location
   tags: tags
   kind: 'StorageV2'
