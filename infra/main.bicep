@@ -84,8 +84,8 @@ param alertAgeMinutes int = 15
 @minValue(0)
 param monthlyBudget int = 0
 
-@description('The first day of the month a budget begins with; it cannot be changed later.')
-param budgetStart string = utcNow('yyyy-MM-01')
+@description('The first day of the month in which the budget is made, like 2026-11-01; not to be changed later. Empty: no budget.')
+param budgetStart string = ''
 
 var tags = { 'azd-env-name': environmentName }
 var token = uniqueString(subscription().id, environmentName, location)
@@ -225,7 +225,7 @@ module alerts 'modules/alerts.bicep' = if (!empty(alertEmail)) {
   }
 }
 
-module budget 'modules/budget.bicep' = if (monthlyBudget > 0 && !empty(alertEmail)) {
+module budget 'modules/budget.bicep' = if (monthlyBudget > 0 && !empty(budgetStart) && !empty(alertEmail)) {
   scope: group
   params: {
     amount: monthlyBudget
@@ -239,6 +239,9 @@ output FUNCTION_URL string = 'https://${functionApp.outputs.hostName}/process-ti
 output AZURE_FUNCTION_APP_NAME string = functionApp.outputs.name
 output AZURE_RESOURCE_GROUP string = group.name
 output AZURE_KEY_VAULT_NAME string = vault.outputs.name
+
+@description('Who the app is, for roles on what is not made here.')
+output IDENTITY_PRINCIPAL_ID string = identity.outputs.principalId
 
 @description('Maximum Pool Size of each instance.')
 output POOL_SIZE int = poolSize
