@@ -110,6 +110,17 @@ public sealed class ServeTests
             busy.Error);
     }
 
+    [UnixFact]
+    public async Task Without_a_database_and_without_a_place_for_its_own_it_says_what_is_missing()
+    {
+        using var product = new Product(FreePort, ("EmbeddedPostgres__Folder", "/dev/null/postgres"));
+
+        var result = await product.RunAsync("serve");
+
+        Assert.Equal(1, result.ExitCode);
+        Assert.Matches("^error: Postgres could not be started in /dev/null/postgres\\. .+ set ConnectionStrings__Tickets .+\n$", result.Error);
+    }
+
     [Theory]
     [InlineData("""{ "version": "2.0", /* as it is written */ "extensions": { "http": { "routePrefix": "hooks/v1" } } }""", "/hooks/v1")]
     [InlineData("""{ "version": "2.0" }""", "/api")]
@@ -135,6 +146,9 @@ public sealed class ServeTests
 
             // The administrator's addresses have none, as in the Functions host.
             Assert.Equal(HttpStatusCode.Accepted, (await http.PostAsync("/admin/functions/SweepTickets", null)).StatusCode);
+
+            var health = await product.RunAsync("", [("ASPNETCORE_URLS", $"{http.BaseAddress}")], "health");
+            Assert.Equal($"{http.BaseAddress!.Authority}: not ready: the database takes no writes, or its migrations were not applied\n", health.Output);
         }
         finally
         {

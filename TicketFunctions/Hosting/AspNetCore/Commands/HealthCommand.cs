@@ -47,6 +47,6 @@ internal static class HealthCommand
     {
         var listens = FunctionKeys.Parse(address);
         var any = listens.Host is "*" or "+" || (IPAddress.TryParse(listens.Host.Trim('[', ']'), out var ip) && (ip.Equals(IPAddress.Any) || ip.Equals(IPAddress.IPv6Any)));
-        return new UriBuilder(listens.Scheme, any ? "localhost" : listens.Host, listens.Port, $"{listens.PathBase}/health/ready").Uri;
+        return new UriBuilder(listens.Scheme, any ? "localhost" : listens.Host, listens.Port, $"{listens.PathBase}{Functions.ReadRoutePrefix()}/health/ready").Uri;
     }
 }
