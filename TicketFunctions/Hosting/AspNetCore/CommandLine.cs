@@ -26,6 +26,7 @@ public static class CommandLine
         var root = new RootCommand("Gives every support ticket in a Postgres table a category and a sentiment. Without a command it serves.");
         var serve = ServeCommand.Create();
         root.Subcommands.Add(serve);
+        root.Subcommands.Add(HealthCommand.Create());
         root.Subcommands.Add(MigrateCommand.Create());
         root.Subcommands.Add(SweepCommand.Create());
         root.Subcommands.Add(ParkedCommand.Create());
