@@ -7,6 +7,7 @@ using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
 using TicketFunctions.Classification;
 using TicketFunctions.Hosting.AspNetCore;
+using TicketFunctions.Storage;
 using TicketFunctions.Tests.Support;
 using TicketFunctions.Tickets;
 using TicketFunctions.Triggers;
@@ -22,6 +23,7 @@ public sealed partial class ExampleSettingsTests
 
     private static readonly Dictionary<string, Type> Sections = new()
     {
+        ["Storage"] = typeof(StorageOptions),
         ["Sweep"] = typeof(SweepOptions),
         ["Triage"] = typeof(TriageOptions),
         ["Model"] = typeof(ModelOptions),
