@@ -40,6 +40,7 @@ public static class TicketFunctionsSetup
         services.AddSingleton<Migrations>();
         services.AddSingleton<TicketStore>();
         services.AddSingleton<Spending>();
+        services.AddSingleton<BacklogWatch>();
         services.AddSingleton<TicketTriage>();
         services.AddSingleton<TicketSweep>();
         services.AddSingleton<TicketReprocess>();

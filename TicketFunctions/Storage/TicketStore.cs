@@ -106,7 +106,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
         var rows = await QueryAsync<DueRow>(
             """
             with fresh as (
-              select id, description, created_at as due_at
+              select id, description, created_at as due_at, false as expired
               from public.tickets
               where not processed
                 and not exists (
@@ -132,7 +132,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
               for no key update skip locked
             ),
             waiting as (
-              select tickets.id, tickets.description, work.due_at
+              select tickets.id, tickets.description, work.due_at, work.lease_token is not null as expired
               from public.ticket_work as work
               join public.tickets on tickets.id = work.ticket_id
               where work.parked_at is null
@@ -145,13 +145,13 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             ),
             ticket as (
               (
-                select id, description
+                select id, description, expired
                 from (select * from fresh union all select * from waiting) as due
                 order by due_at
                 limit @oldest
               )
               union
-              select id, description
+              select id, description, false
               from newest
             ),
             claimed as (
@@ -167,13 +167,14 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
                 and work.attempts < @MaxAttempts
               returning work.ticket_id, work.lease_token, work.attempts
             )
-            select ticket.id, ticket.description, claimed.lease_token, claimed.attempts
+            select ticket.id, ticket.description, claimed.lease_token, claimed.attempts, ticket.expired
             from claimed
             join ticket on ticket.id = claimed.ticket_id
             """,
             new { oldest, newest, options.Lease, options.MaxAttempts },
             cancellationToken);
 
+        Telemetry.CountExpiredLeases(rows.Count(row => row.Expired));
         return [.. rows.Select(row => new ClaimedTicket(row.Id, row.Description, row.LeaseToken, row.Attempts))];
     }
 
@@ -263,7 +264,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
         var row = await QueryFirstOrDefaultAsync<WriteRow>(
             """
             with ticket as (
-              select id, description, processed
+              select id, created_at, description, processed
               from public.tickets
               where id = @Id
               for no key update
@@ -311,7 +312,17 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             )
             select
               exists (select from owned) as owned,
-              exists (select from written) as written
+              exists (select from written) as written,
+              (
+                select extract(epoch from clock_timestamp() - created_at)::float8
+                from ticket
+                where exists (select from written)
+                  and not exists (
+                    select
+                    from public.ticket_decisions
+                    where ticket_id = @Id
+                  )
+              ) as first_after_seconds
             """,
             new
             {
@@ -342,6 +353,10 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
                 Calls = JsonSerializer.Serialize(decision.Calls, CallsJson),
             },
             cancellationToken);
+        if (row is { FirstAfterSeconds: { } seconds })
+        {
+            Telemetry.RecordTimeToLabel(TimeSpan.FromSeconds(seconds), decision.Source);
+        }
 
         return row switch
         {
@@ -709,7 +724,8 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
               count(*) as unprocessed,
               count(*) filter (where work.lease_token is not null and work.due_at > now()) as in_flight,
               count(*) filter (where work.parked_at is not null) as parked,
-              coalesce(extract(epoch from now() - min(tickets.created_at)), 0)::float8 as oldest_seconds
+              coalesce(extract(epoch from now() - min(tickets.created_at)), 0)::float8 as oldest_seconds,
+              coalesce(extract(epoch from now() - min(tickets.created_at) filter (where work.parked_at is null)), 0)::float8 as oldest_waiting_seconds
             from public.tickets
             left join public.ticket_work as work on work.ticket_id = tickets.id
             where not tickets.processed
@@ -838,21 +854,26 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     private async Task<T> RunAsync<T>(
         string sql, object parameters, int? commandTimeout, Func<NpgsqlConnection, CommandDefinition, Task<T>> run, CancellationToken cancellationToken)
     {
-        await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
-
-        // Zero is none, for us and for the server.
-        var limit = TimeSpan.FromSeconds(commandTimeout ?? connection.CommandTimeout);
-        var arguments = new DynamicParameters(parameters);
-        arguments.Add("lockTimeout", Milliseconds(limit / 2));
-        arguments.Add("statementTimeout", Milliseconds(limit * 0.75));
         try
         {
+            await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
+
+            // Zero is none, for us and for the server.
+            var limit = TimeSpan.FromSeconds(commandTimeout ?? connection.CommandTimeout);
+            var arguments = new DynamicParameters(parameters);
+            arguments.Add("lockTimeout", Milliseconds(limit / 2));
+            arguments.Add("statementTimeout", Milliseconds(limit * 0.75));
             return await run(connection, new CommandDefinition(Limits + sql, arguments, commandTimeout: commandTimeout, cancellationToken: cancellationToken));
         }
-        catch (Exception e) when (StorageFaults.Find(e) == StorageFault.Disconnected)
+        catch (Exception e) when (StorageFaults.Find(e) is { } fault)
         {
-            // The others in the pool lead to the same server, which is gone, or has become one that only reads.
-            dataSource.Clear();
+            Telemetry.CountStorageFault(e);
+            if (fault == StorageFault.Disconnected)
+            {
+                // The others in the pool lead to the same server, which is gone, or has become one that only reads.
+                dataSource.Clear();
+            }
+
             throw;
         }
 
@@ -871,11 +892,11 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
         public string? LastError { get; init; }
     }
 
-    private sealed record DueRow(Guid Id, string Description, Guid LeaseToken, int Attempts);
+    private sealed record DueRow(Guid Id, string Description, Guid LeaseToken, int Attempts, bool Expired);
 
     private sealed record LockRow(bool Owned, bool Locked, string? Earlier);
 
-    private sealed record WriteRow(bool Owned, bool Written);
+    private sealed record WriteRow(bool Owned, bool Written, double? FirstAfterSeconds);
 
     private sealed record FailRow(bool Current, bool Spared);
 }
