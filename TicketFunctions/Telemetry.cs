@@ -87,9 +87,6 @@ public static class Telemetry
             case TriageResult.NotForced kept:
                 CountOutcome("kept", NameOf(kept.Kind));
                 break;
-            case TriageResult.InProgress { RetryAfter.Ticks: 0 }:
-                Outcomes.Add(1, new KeyValuePair<string, object?>("outcome", "overtaken"));
-                break;
             case TriageResult.InProgress:
                 Outcomes.Add(1, new KeyValuePair<string, object?>("outcome", "given_back"));
                 break;

@@ -59,6 +59,9 @@ public static class StorageFaults
         _ => null,
     };
 
+    /// <summary>Whether it showed by nothing coming back in time, from the server or from the pool.</summary>
+    public static bool IsTimeout(Exception exception) => exception is TimeoutException or { InnerException: TimeoutException };
+
     /// <summary>Whether the same statement may succeed later.</summary>
     public static bool IsUnavailable(Exception exception) => Find(exception) is not (null or StorageFault.Refused);
 

@@ -11,6 +11,7 @@ namespace TicketFunctions.Storage;
 /// <summary>
 /// Every statement on tickets. Each method is one autocommitted statement; only the database's clock decides about leases.
 /// Locks are taken in one order: the ticket's row, then its work row, then its text's lock.
+/// Each may run twice: when a connection breaks nobody knows whether its statement was committed, and it is sent again.
 /// </summary>
 public sealed class TicketStore(NpgsqlDataSource dataSource)
 {
@@ -40,6 +41,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
         // The row lock makes a claim wait for a classification that is being committed, and then see it:
         // without it the claim could start work on a ticket that was finished a moment ago.
         // The lease starts after that wait; now() is when the statement began.
+        // Our own token is there when this is sent again: the attempt was counted then.
         var row = await QueryFirstOrDefaultAsync<ClaimRow>(
             """
             with ticket as (
@@ -54,13 +56,16 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
               from ticket
               where not processed or @force
               on conflict (ticket_id) do update
-              set attempts = case when @force then 1 else work.attempts + 1 end,
+              set attempts = case when @force then 1 when work.lease_token = excluded.lease_token then work.attempts else work.attempts + 1 end,
                 first_attempt_at = case when @force then now() else work.first_attempt_at end,
                 lease_token = excluded.lease_token,
                 due_at = excluded.due_at,
                 parked_at = null
-              where (work.lease_token is null or work.due_at <= now())
-                and (@force or (work.parked_at is null and work.attempts < @MaxAttempts))
+              where work.lease_token = excluded.lease_token
+                or (
+                  (work.lease_token is null or work.due_at <= now())
+                  and (@force or (work.parked_at is null and work.attempts < @MaxAttempts))
+                )
               returning work.attempts
             )
             select
@@ -449,14 +454,17 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     }
 
     /// <summary>Records an attempt that took calls and left no labels, unless these calls are a decision's already.</summary>
-    /// <remarks>They are when a write of ours was committed and its answer lost on the way: the next try finds the lease gone.</remarks>
-    public Task RecordFailureAsync(ClaimedTicket ticket, FailedAttempt failure, CancellationToken cancellationToken)
+    /// <remarks>They are when a write of ours was committed and its receipt lost on the way: the next try finds the lease gone.</remarks>
+    /// <returns>Rows written.</returns>
+    public Task<int> RecordFailureAsync(ClaimedTicket ticket, FailedAttempt failure, CancellationToken cancellationToken)
     {
         var usage = Usage.Of(failure.Calls);
         return ExecuteAsync(
             """
-            insert into public.ticket_failures (ticket_id, attempt, kind, reason, text_sha256, answered, tokens_in, tokens_out, cost, calls)
-            select @Id, @Attempts, @Kind, @Reason, @TextSha256, @Answered, @TokensIn, @TokensOut, @Cost, @Calls::jsonb
+            insert into public.ticket_failures (
+              ticket_id, lease_token, attempt, kind, reason, text_sha256, answered, tokens_in, tokens_out, cost, calls
+            )
+            select @Id, @LeaseToken, @Attempts, @Kind, @Reason, @TextSha256, @Answered, @TokensIn, @TokensOut, @Cost, @Calls::jsonb
             where not exists (
               select
               from public.ticket_decisions
@@ -464,10 +472,12 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
                 and text_sha256 = @TextSha256
                 and calls = @Calls::jsonb
             )
+            on conflict (lease_token) do nothing
             """,
             new
             {
                 ticket.Id,
+                ticket.LeaseToken,
                 ticket.Attempts,
                 failure.Kind,
                 failure.Reason,
@@ -706,14 +716,17 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             cancellationToken);
 
     /// <summary>Inserts a ticket as any other client would.</summary>
-    public async Task<Guid> InsertAsync(string description, CancellationToken cancellationToken) =>
-        await QueryFirstOrDefaultAsync<Guid>(
+    /// <param name="id">A new one.</param>
+    /// <param name="description">The text.</param>
+    /// <param name="cancellationToken">Gives up waiting.</param>
+    public Task InsertAsync(Guid id, string description, CancellationToken cancellationToken) =>
+        ExecuteAsync(
             """
-            insert into public.tickets (description)
-            values (@description)
-            returning id
+            insert into public.tickets (id, description)
+            values (@id, @description)
+            on conflict (id) do nothing
             """,
-            new { description },
+            new { id, description },
             cancellationToken);
 
     /// <summary>Counts what is left to do.</summary>
@@ -856,6 +869,21 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     {
         try
         {
+            return await RunOnceAsync(sql, parameters, commandTimeout, run, cancellationToken);
+        }
+        catch (Exception e) when (StorageFaults.Find(e) == StorageFault.Disconnected && !StorageFaults.IsTimeout(e))
+        {
+            // The connection may have died long ago in the pool, or its server was replaced: a new one may be well.
+            // Whoever waits for a time-out has waited enough.
+            return await RunOnceAsync(sql, parameters, commandTimeout, run, cancellationToken);
+        }
+    }
+
+    private async Task<T> RunOnceAsync<T>(
+        string sql, object parameters, int? commandTimeout, Func<NpgsqlConnection, CommandDefinition, Task<T>> run, CancellationToken cancellationToken)
+    {
+        try
+        {
             await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
 
             // Zero is none, for us and for the server.
@@ -863,17 +891,20 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             var arguments = new DynamicParameters(parameters);
             arguments.Add("lockTimeout", Milliseconds(limit / 2));
             arguments.Add("statementTimeout", Milliseconds(limit * 0.75));
-            return await run(connection, new CommandDefinition(Limits + sql, arguments, commandTimeout: commandTimeout, cancellationToken: cancellationToken));
-        }
-        catch (Exception e) when (StorageFaults.Find(e) is { } fault)
-        {
-            Telemetry.CountStorageFault(e);
-            if (fault == StorageFault.Disconnected)
+            try
+            {
+                return await run(connection, new CommandDefinition(Limits + sql, arguments, commandTimeout: commandTimeout, cancellationToken: cancellationToken));
+            }
+            catch (Exception e) when (StorageFaults.Find(e) == StorageFault.Disconnected)
             {
                 // The others in the pool lead to the same server, which is gone, or has become one that only reads.
                 dataSource.Clear();
+                throw;
             }
-
+        }
+        catch (Exception e) when (StorageFaults.Find(e) is not null)
+        {
+            Telemetry.CountStorageFault(e);
             throw;
         }
 

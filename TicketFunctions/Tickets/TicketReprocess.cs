@@ -112,7 +112,7 @@ public sealed class TicketReprocess(
         {
             spending.Add(result.Calls);
             run.Add(result.Calls);
-            var held = new ClaimedTicket(ticket.Id, ticket.Description, Guid.Empty, 0);
+            var held = new ClaimedTicket(ticket.Id, ticket.Description, Guid.NewGuid(), 0);
             await store.RecordFailureAsync(
                 held, new FailedAttempt("dry_run", "a dry run of reprocess", SHA256.HashData(Encoding.UTF8.GetBytes(text)), result.Calls), CancellationToken.None);
         }

@@ -219,7 +219,7 @@ public sealed partial class TicketTriage(
             {
                 // It stands in where there are no labels; those there are may be a model's.
                 ClassificationResult.Labelled { Identity.Source: "baseline" } when ticket.WasProcessed && _models.Length > 0 => await FailAsync(
-                    ticket, textSha256, new ClassificationResult.Failed(FailureKind.UpstreamUnavailable, NoStandIn, null, result.Calls)),
+                    ticket, textSha256, new ClassificationResult.Failed(FailureKind.UpstreamUnavailable, NoStandIn, null, result.Calls), started, stopping),
                 ClassificationResult.Labelled labelled => await CompleteAsync(
                     ticket,
                     new Decision(
@@ -232,7 +232,7 @@ public sealed partial class TicketTriage(
                         time.GetElapsedTime(started)),
                     started,
                     stopping),
-                ClassificationResult.Failed failed => await FailAsync(ticket, textSha256, failed),
+                ClassificationResult.Failed failed => await FailAsync(ticket, textSha256, failed, started, stopping),
                 var other => throw new InvalidOperationException($"No arm for {other.GetType().Name}."),
             };
         }
@@ -307,8 +307,9 @@ public sealed partial class TicketTriage(
         }
         catch (PostgresException e) when (!StorageFaults.IsPassing(e))
         {
-            return await FailAsync(ticket, decision.TextSha256, new ClassificationResult.Failed(
-                FailureKind.StorageRefused, $"refused: the database does not take these labels for this row (SQLSTATE {e.SqlState})", null, decision.Calls));
+            var refused = new ClassificationResult.Failed(
+                FailureKind.StorageRefused, $"refused: the database does not take these labels for this row (SQLSTATE {e.SqlState})", null, decision.Calls);
+            return await FailAsync(ticket, decision.TextSha256, refused, claimed, stopping);
         }
 
         switch (status)
@@ -320,21 +321,24 @@ public sealed partial class TicketTriage(
 
             case WriteStatus.Stale:
                 Log.Stale(logger, ticket.Id);
-                await RecordFailureAsync(ticket, "stale", "the text or the labels were changed meanwhile", decision.TextSha256, decision.Calls);
+                await RecordFailureAsync(
+                    ticket, new FailedAttempt("stale", "the text or the labels were changed meanwhile", decision.TextSha256, decision.Calls), claimed, stopping);
                 await GiveBackAsync(ticket, TimeSpan.Zero);
                 return new TriageResult.InProgress(TimeSpan.Zero);
 
             default:
-                // Either another worker took over after our lease, or our own write was committed and its answer lost on the way.
+                // Another worker took over after our lease, or our own write was committed and its receipt lost on the way.
                 Log.LeaseLost(logger, ticket.Id);
-                await RecordFailureAsync(ticket, "lease_lost", "the lease had ended", decision.TextSha256, decision.Calls);
+                await RecordFailureAsync(ticket, new FailedAttempt("lease_lost", "the lease had ended", decision.TextSha256, decision.Calls), claimed, stopping);
                 return new TriageResult.InProgress(TimeSpan.Zero);
         }
     }
 
-    private async Task<TriageResult> FailAsync(ClaimedTicket ticket, byte[] textSha256, ClassificationResult.Failed failed)
+    private async Task<TriageResult> FailAsync(
+        ClaimedTicket ticket, byte[] textSha256, ClassificationResult.Failed failed, long claimed, CancellationToken stopping)
     {
-        await RecordFailureAsync(ticket, JsonNamingPolicy.SnakeCaseLower.ConvertName($"{failed.Kind}"), failed.Reason, textSha256, failed.Calls);
+        var attempt = new FailedAttempt(JsonNamingPolicy.SnakeCaseLower.ConvertName($"{failed.Kind}"), failed.Reason, textSha256, failed.Calls);
+        await RecordFailureAsync(ticket, attempt, claimed, stopping);
 
         // A model that did not answer in time may have been paid, also when the next one could not be reached.
         var isOutage = failed is { Kind: FailureKind.UpstreamUnavailable, WasAnswered: false } && failed.Calls.All(call => call.Outcome != CallOutcome.TimedOut);
@@ -356,8 +360,9 @@ public sealed partial class TicketTriage(
                 return new TriageResult.InProgress(TimeSpan.Zero);
 
             case FailStatus.LeaseLost:
+                // Another worker has it, or our own write was committed and its receipt lost: then it waits for its next attempt.
                 Log.LeaseLost(logger, ticket.Id);
-                return new TriageResult.InProgress(TimeSpan.Zero);
+                return new TriageResult.InProgress(TypicalAttempt);
         }
 
         Log.Failed(logger, ticket.Id, failed.Kind, failed.Reason, ticket.Attempts, _options.MaxAttempts, ticket.WasProcessed ? "keeps its labels" : status.ToString());
@@ -388,10 +393,15 @@ public sealed partial class TicketTriage(
         : store.ReleaseAsync(ticket, wait, reason, CancellationToken.None);
 
     /// <summary>What calls cost is spent, whatever becomes of the ticket.</summary>
-    private Task RecordFailureAsync(ClaimedTicket ticket, string kind, string reason, byte[] textSha256, IReadOnlyList<CallRecord> calls) =>
-        calls.Count == 0 ? Task.CompletedTask : store.RecordFailureAsync(ticket, new FailedAttempt(kind, reason, textSha256, calls), CancellationToken.None);
+    private async Task RecordFailureAsync(ClaimedTicket ticket, FailedAttempt failure, long claimed, CancellationToken stopping)
+    {
+        if (failure.Calls.Count > 0)
+        {
+            await WritePersistentlyAsync(() => store.RecordFailureAsync(ticket, failure, CancellationToken.None), claimed, stopping);
+        }
+    }
 
-    /// <summary>A paid answer is worth trying for as long as the ticket is ours. Repeating is safe: the lease token is good for one write.</summary>
+    /// <summary>What was paid is worth trying for as long as the ticket is ours. Repeating is safe: the lease token is good for one write.</summary>
     private async Task<T> WritePersistentlyAsync<T>(Func<Task<T>> write, long claimed, CancellationToken stopping)
     {
         for (var attempt = 1; ; attempt++)

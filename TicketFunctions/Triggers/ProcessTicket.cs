@@ -21,8 +21,9 @@ public sealed partial class ProcessTicket(
             return problem;
         }
 
-        if (!signatures.Allow(request.Headers, body.Span))
+        if (signatures.FindFault(request.Headers, body.Span) is { } fault)
         {
+            Log.NotSigned(logger, fault);
             return Problem.Unauthorized();
         }
 
@@ -131,6 +132,9 @@ public sealed partial class ProcessTicket(
 
     private static partial class Log
     {
+        [LoggerMessage(Level = LogLevel.Warning, Message = "A signed request was refused: {Fault}")]
+        public static partial void NotSigned(ILogger logger, string fault);
+
         [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: asked for without waiting, ended as {Result}")]
         public static partial void Ended(ILogger logger, Guid id, string result);
 

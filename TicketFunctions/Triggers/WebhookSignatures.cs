@@ -59,21 +59,27 @@ public sealed class WebhookSignatures(IOptions<WebhookOptions> options, TimeProv
 
     /// <param name="headers">The headers of the request.</param>
     /// <param name="body">The body, byte by byte as it came.</param>
-    public bool Allow(IHeaderDictionary headers, ReadOnlySpan<byte> body)
+    /// <returns>What is wrong, in our own words; null when the request may pass.</returns>
+    public string? FindFault(IHeaderDictionary headers, ReadOnlySpan<byte> body)
     {
         if (_secrets.Count == 0)
         {
-            return true;
+            return null;
         }
 
         // Of a header that occurs twice nobody knows which one was meant.
         if (headers["webhook-id"] is not [{ Length: > 0 } id]
             || headers["webhook-timestamp"] is not [{ } timestamp]
             || headers["webhook-signature"] is not [{ } signatures]
-            || !long.TryParse(timestamp, NumberStyles.None, CultureInfo.InvariantCulture, out var signedAt)
-            || Math.Abs(time.GetUtcNow().ToUnixTimeSeconds() - signedAt) > Tolerance.TotalSeconds)
+            || !long.TryParse(timestamp, NumberStyles.None, CultureInfo.InvariantCulture, out var signedAt))
         {
-            return false;
+            return "the headers webhook-id, webhook-timestamp and webhook-signature are not all there once";
+        }
+
+        var age = time.GetUtcNow().ToUnixTimeSeconds() - signedAt;
+        if (Math.Abs(age) > Tolerance.TotalSeconds)
+        {
+            return string.Create(CultureInfo.InvariantCulture, $"it was signed {age} s ago by our clock, more than {Tolerance.TotalSeconds} s off");
         }
 
         // All are compared whatever the first one says: time tells nothing.
@@ -94,6 +100,6 @@ public sealed class WebhookSignatures(IOptions<WebhookOptions> options, TimeProv
             }
         }
 
-        return matches;
+        return matches ? null : "no signature fits the secret";
     }
 }

@@ -24,7 +24,9 @@ internal static class AddCommand
         }
 
         await using var session = await DatabaseSession.OpenAsync(migrateEmbedded: true, cancellationToken);
-        Console.WriteLine(await session.Services.GetRequiredService<TicketStore>().InsertAsync(text, cancellationToken));
+        var id = Guid.NewGuid();
+        await session.Services.GetRequiredService<TicketStore>().InsertAsync(id, text, cancellationToken);
+        Console.WriteLine(id);
         return CommandLine.Success;
     }
 }
