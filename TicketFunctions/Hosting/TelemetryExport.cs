@@ -62,8 +62,8 @@ internal sealed class TelemetryExport(IConfiguration configuration, ILoggerFacto
                 {
                     builder.WithLogging(configureBuilder: null, options => options.IncludeFormattedMessage = true);
 
-                    // What is logged at which level is decided before, by the filters of the process.
-                    builder.Services.AddLogging(logging => logging.SetMinimumLevel(LogLevel.Trace));
+                    // The filters of the process decide before; but texts, which stand at Trace, never leave it.
+                    builder.Services.AddLogging(logging => logging.SetMinimumLevel(LogLevel.Debug));
                 }
 
                 builder.UseOtlpExporter();
