@@ -3,6 +3,7 @@ using System.Net;
 using Microsoft.Extensions.DependencyInjection;
 using Npgsql;
 using TicketFunctions.Tests.Support;
+using TicketFunctions.Tickets;
 using Xunit.Abstractions;
 
 namespace TicketFunctions.Tests.Faults;
@@ -90,6 +91,32 @@ public sealed class CutTests(ITestOutputHelper output) : IAsyncLifetime
 
         Assert.Equal("model", (string?)(await (await request).ReadJsonAsync())["source"]);
         Assert.Equal(5, await _app.QuerySingleAsync<int>("select attempts from ticket_decisions"));
+    }
+
+    [Theory]
+    [InlineData("newest as (")]
+    [InlineData("as claimed_attempts")]
+    public async Task A_claim_that_is_on_its_way_when_the_sweep_is_stopped_or_the_client_leaves_is_not_forgotten(string claim)
+    {
+        // A session that is reset cannot be cancelled before that is confirmed; one behind a transaction pooler can.
+        await using var app = await TicketApp.StartAsync(
+            _app.ConnectionString, null, ("ConnectionStrings__Tickets", $"Host=127.0.0.1;Port={_proxy.Port};No Reset On Close=true"));
+        var id = await app.AddTicketAsync("se reparte en el momento de parar");
+
+        // It is carried out, and word of it comes late.
+        var claiming = _proxy.WhenSeen(Way.ToServer, claim, _ => _proxy.Delay = TimeSpan.FromSeconds(1));
+        using var left = new CancellationTokenSource();
+        Task work = claim == "newest as ("
+            ? app.SweepAsync(left.Token)
+            : app.Services.GetRequiredService<TicketTriage>().ProcessAsync(id, null, false, left.Token, default);
+        await claiming;
+        await Eventually.TrueAsync(async () => await app.QuerySingleAsync<int>("select count(*) from ticket_work") == 1, "the ticket is claimed");
+        _proxy.Delay = TimeSpan.Zero;
+        await left.CancelAsync();
+
+        await work;
+        Assert.Equal(0, await app.QuerySingleAsync<int>("select count(*) from ticket_work"));
+        Assert.Equal(1, await app.QuerySingleAsync<int>("select attempts from ticket_decisions where ticket_id = @id", new { id }));
     }
 
     [Fact]

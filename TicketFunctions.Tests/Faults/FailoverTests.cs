@@ -56,7 +56,7 @@ public sealed class FailoverTests(ITestOutputHelper output)
         Assert.Equal(HttpStatusCode.OK, (await app.Http.GetAsync("/health/ready")).StatusCode);
         Assert.Equal("model", (string?)(await (await app.ProcessAsync(id)).ReadJsonAsync())["source"]);
         output.WriteLine($"Healthy after {healthy.Elapsed.TotalSeconds:0.00} s.");
-        Assert.InRange(healthy.Elapsed, TimeSpan.Zero, TimeSpan.FromSeconds(10));
+        Assert.InRange(healthy.Elapsed, TimeSpan.Zero, TimeSpan.FromSeconds(5));
         Assert.Equal(1, await app.QuerySingleAsync<int>("select attempts from ticket_decisions"));
     }
 
@@ -94,7 +94,7 @@ public sealed class FailoverTests(ITestOutputHelper output)
         var first = await app.Http.GetAsync("/health/ready");
         var second = await app.ProcessAsync(next);
         output.WriteLine($"Healthy {waiting.Elapsed.TotalSeconds:0.00} s after the fail-over.");
-        Assert.InRange(waiting.Elapsed, TimeSpan.Zero, TimeSpan.FromSeconds(10));
+        Assert.InRange(waiting.Elapsed, TimeSpan.Zero, TimeSpan.FromSeconds(5));
         Assert.Equal(HttpStatusCode.OK, first.StatusCode);
         Assert.Equal("model", (string?)(await second.ReadJsonAsync())["source"]);
         Assert.All(await Task.WhenAll(Enumerable.Range(0, 8).Select(_ => app.Http.GetAsync("/health/ready"))), ready => Assert.Equal(HttpStatusCode.OK, ready.StatusCode));

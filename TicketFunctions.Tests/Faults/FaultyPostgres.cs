@@ -49,10 +49,10 @@ public sealed class FaultyPostgres : IAsyncDisposable
         }
     }
 
-    /// <summary>Another server that follows this one, which was never stopped, until it is promoted.</summary>
+    /// <summary>Another server that follows this one until it is promoted.</summary>
     public async Task<FaultyPostgres> CreateReplicaAsync()
     {
-        // Both began as copies of one cluster: all that this one did since is still in its log.
+        // Both began as copies of one cluster: all that this one, and those it followed, did since is still in its log.
         var replica = new FaultyPostgres(_template);
         try
         {
@@ -101,7 +101,7 @@ public sealed class FaultyPostgres : IAsyncDisposable
         _server = WatchedProcess.Start(
             _template.Account, "QUIT", Path.Combine(_template.BinFolder, "postgres"), "-D", _folder,
             "-p", Port.ToString(CultureInfo.InvariantCulture), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
-            "-c", "fsync=off", "-c", "max_connections=300", "-c", "wal_keep_size=64MB", "-c", "timezone=UTC");
+            "-c", "fsync=off", "-c", "max_connections=300", "-c", "wal_keep_size=4GB", "-c", "timezone=UTC");
         await Eventually.TrueAsync(
             async () =>
             {

@@ -44,6 +44,7 @@ public sealed class SqlStateTests : IAsyncLifetime
     [InlineData("57P03", true)] // cannot_connect_now
     [InlineData("08006", true)] // connection_failure
     [InlineData("08P01", true)] // protocol_violation
+    [InlineData("XX000", true)] // internal_error; Supabase's pooler says no more when it loses a session or has none
     public async Task What_may_pass_is_tried_again_where_it_helps_on_a_new_connection(string sqlState, bool reconnects)
     {
         var text = $"{sqlState} 2";

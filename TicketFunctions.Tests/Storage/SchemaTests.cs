@@ -1,3 +1,4 @@
+using System.Text.RegularExpressions;
 using Npgsql;
 using TicketFunctions.Storage;
 using TicketFunctions.Tests.Support;
@@ -178,5 +179,18 @@ public sealed class SchemaTests(TicketApp app) : IClassFixture<TicketApp>
             },
             "all sessions have ended");
         return scans;
+    }
+
+    [Fact]
+    public async Task The_statements_of_the_operations_guide_run()
+    {
+        var document = await File.ReadAllTextAsync(Path.Combine(TestPostgres.SolutionFolder, "docs", "operations.md"));
+        var statements = Regex.Matches(document, "```sql\n(.*?)```", RegexOptions.Singleline).Select(match => match.Groups[1].Value).ToList();
+
+        Assert.Equal(4, statements.Count);
+        foreach (var statement in statements)
+        {
+            await app.ExecuteAsync(statement.Replace("<id>", $"{Guid.NewGuid()}", StringComparison.Ordinal));
+        }
     }
 }

@@ -46,6 +46,8 @@ public static class StorageFaults
                 or PostgresErrorCodes.UndefinedColumn => StorageFault.Misconfigured,
             // The server goes, starts, or ends sessions.
             { } code when code.StartsWith("57P", StringComparison.Ordinal) => StorageFault.Disconnected,
+            // Supabase's pooler tells nearly everything by this: a session that it lost, too many clients, no session free in time.
+            PostgresErrorCodes.InternalError => StorageFault.Disconnected,
             { } code => code[..2] switch
             {
                 "08" => StorageFault.Disconnected,

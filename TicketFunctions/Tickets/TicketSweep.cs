@@ -92,7 +92,9 @@ public sealed partial class TicketSweep(
                 if (end is null && (!doubtful || underWay.Count == 0))
                 {
                     var room = Math.Min(_sweep.BatchSize, _sweep.Concurrency - underWay.Count);
-                    var due = await store.ClaimDueAsync(doubtful ? 0 : room, doubtful ? 1 : 0, triageOptions.Value, stopping);
+
+                    // Not to be given up by a stop: what was claimed and nobody knows of would be held until its lease ends.
+                    var due = await store.ClaimDueAsync(doubtful ? 0 : room, doubtful ? 1 : 0, triageOptions.Value, CancellationToken.None);
                     triedNewest = doubtful;
                     claimed += due.Count;
                     isIdle = !doubtful && due.Count < room;

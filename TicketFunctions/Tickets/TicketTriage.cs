@@ -81,7 +81,7 @@ public sealed partial class TicketTriage(
     /// <param name="id">The ticket.</param>
     /// <param name="expectedText">The text the caller believes it has; null when it did not say.</param>
     /// <param name="force">Decide again even if it is processed or parked.</param>
-    /// <param name="aborted">The caller has gone. Observed only until the ticket is claimed.</param>
+    /// <param name="aborted">The caller has gone. Observed only until the claim is sent.</param>
     /// <param name="stopping">The process stops: the ticket is given back.</param>
     public async Task<TriageResult> ProcessAsync(
         Guid id, string? expectedText, bool force, CancellationToken aborted, CancellationToken stopping)
@@ -95,8 +95,11 @@ public sealed partial class TicketTriage(
         // A text that changes under our hands is classified again at once; an author who types faster leaves it to the sweep.
         for (var round = 1; ; round++)
         {
+            // A claim that nobody waits for would hold the ticket until its lease ends.
+            aborted.ThrowIfCancellationRequested();
+
             // What was forced is not forced again: by then the labels are somebody else's later ones.
-            var claim = await store.ClaimAsync(id, Guid.NewGuid(), _options, force && round == 1, aborted);
+            var claim = await store.ClaimAsync(id, Guid.NewGuid(), _options, force && round == 1, CancellationToken.None);
             if (Mismatches(claim.Description))
             {
                 if (claim is Claim.Held unwanted)
@@ -145,7 +148,8 @@ public sealed partial class TicketTriage(
     /// <returns>Null when the ticket was edited, corrected or deleted meanwhile, or somebody else holds it.</returns>
     public async Task<TriageResult?> ReprocessAsync(Guid id, Labels found, long reuseAfter, CancellationToken stopping, CancellationToken giveBack)
     {
-        if (await store.ClaimAsync(id, Guid.NewGuid(), _options, force: true, stopping) is not Claim.Held { Ticket: var ticket })
+        stopping.ThrowIfCancellationRequested();
+        if (await store.ClaimAsync(id, Guid.NewGuid(), _options, force: true, CancellationToken.None) is not Claim.Held { Ticket: var ticket })
         {
             return null;
         }

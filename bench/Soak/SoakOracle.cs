@@ -139,9 +139,9 @@ internal sealed class SoakOracle(string database, SoakModel model, Action<Guid?,
         {
             var answered = model.AnsweredFor(given.Key);
             most = Math.Max(most, (answered + given.Count() - 1) / given.Count());
-            if (answered > given.Count() * SoakRun.MaxAttempts * SoakRun.CallsPerAttempt)
+            if (answered > given.Count() * SoakRun.MaxAttempts * SoakRun.AnswersPerAttempt)
             {
-                violate(given.First().TicketId, $"{answered} answered calls for a text given {given.Count()} times; expected {SoakRun.MaxAttempts} × {SoakRun.CallsPerAttempt} for each at most (I6)");
+                violate(given.First().TicketId, $"{answered} answered calls for a text given {given.Count()} times; expected {SoakRun.MaxAttempts} × {SoakRun.AnswersPerAttempt} for each at most (I6)");
             }
         }
 

@@ -32,8 +32,8 @@ internal sealed class SoakRun : IAsyncDisposable
     /// <summary>What a machine that runs all of it at once may add to a bound.</summary>
     public static readonly TimeSpan Slack = TimeSpan.FromSeconds(2);
 
-    /// <summary>One question is asked twice at most, and each sent three times at most.</summary>
-    public const int CallsPerAttempt = 2 * 3;
+    /// <summary>One question is asked twice at most; what was answered is not sent again.</summary>
+    public const int AnswersPerAttempt = 2;
 
     private const int Workers = 3;
 
@@ -49,8 +49,7 @@ internal sealed class SoakRun : IAsyncDisposable
     private readonly Task[] _restarts = [.. Enumerable.Repeat(Task.CompletedTask, Workers)];
     private readonly List<(Guid Id, string Text)> _recent = [];
     private FaultyPostgres _primary = null!;
-    private FaultyPostgres? _replica;
-    private FaultyPostgres? _old;
+    private FaultyPostgres _replica = null!;
     private TcpProxy _toServer = null!;
     private TcpProxy? _toPooler;
     private PgBouncer? _pooler;
@@ -75,7 +74,7 @@ internal sealed class SoakRun : IAsyncDisposable
     public async ValueTask DisposeAsync()
     {
         await Task.WhenAll(_restarts).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        foreach (IAsyncDisposable? part in (IEnumerable<IAsyncDisposable?>)[.. _workers, _toPooler, _pooler, _toServer, _replica, _old, _primary, _stub])
+        foreach (IAsyncDisposable? part in (IEnumerable<IAsyncDisposable?>)[.. _workers, _toPooler, _pooler, _toServer, _replica, _primary, _stub])
         {
             if (part is not null)
             {
@@ -89,14 +88,7 @@ internal sealed class SoakRun : IAsyncDisposable
         _stub = await ModelStub.StartAsync();
         _model = new SoakModel(_stub, _seed);
         _primary = await FaultyPostgres.CreateAsync();
-        _replica = await _primary.CreateReplicaAsync();
-
-        // What is committed is on the replica: a fail-over loses nothing. And a crash of the one doesn't keep the other away for long.
-        await _replica.ExecuteAsync("alter system set wal_retrieve_retry_interval = '200ms'");
-        await _replica.ExecuteAsync("select pg_reload_conf()");
-        await _primary.ExecuteAsync("alter system set synchronous_commit = remote_apply");
-        await _primary.ExecuteAsync("alter system set synchronous_standby_names = '*'");
-        await _primary.ExecuteAsync("select pg_reload_conf()");
+        await AddReplicaAsync();
         await _primary.ExecuteAsync(TicketAudit.Install);
         cancellationToken.ThrowIfCancellationRequested();
 
@@ -112,6 +104,17 @@ internal sealed class SoakRun : IAsyncDisposable
         await Task.WhenAll(Enumerable.Range(0, Workers).Select(StartWorkerAsync));
         var way = _pooler is null ? "direct (PgBouncer is not installed), through a TCP proxy" : "through PgBouncer in transaction mode, a TCP proxy before and behind it";
         Console.WriteLine($"Set-up: {Workers} workers, lease {Lease.TotalSeconds:0} s, a sweep each second, {MaxAttempts} attempts; Postgres with a synchronous replica, {way}.");
+    }
+
+    /// <summary>What is committed is on the replica: a fail-over loses nothing. And a crash of the one doesn't keep the other away for long.</summary>
+    private async Task AddReplicaAsync()
+    {
+        _replica = await _primary.CreateReplicaAsync();
+        await _replica.ExecuteAsync("alter system set wal_retrieve_retry_interval = '200ms'");
+        await _replica.ExecuteAsync("select pg_reload_conf()");
+        await _primary.ExecuteAsync("alter system set synchronous_commit = remote_apply");
+        await _primary.ExecuteAsync("alter system set synchronous_standby_names = '*'");
+        await _primary.ExecuteAsync("select pg_reload_conf()");
     }
 
     private async Task StartWorkerAsync(int n)
@@ -135,7 +138,7 @@ internal sealed class SoakRun : IAsyncDisposable
     {
         using var over = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         over.CancelAfter(length);
-        await Task.WhenAll(LoadAsync(new Random(_seed), over.Token), BreakAsync(new Random(_seed + 1), length, over.Token), ReportAsync(over.Token));
+        await Task.WhenAll(LoadAsync(new Random(_seed), over.Token), BreakAsync(new Random(_seed + 1), over.Token), ReportAsync(over.Token));
         cancellationToken.ThrowIfCancellationRequested();
 
         // From here on nothing fails any more.
@@ -214,15 +217,16 @@ internal sealed class SoakRun : IAsyncDisposable
         }
     }
 
-    private async Task BreakAsync(Random random, TimeSpan length, CancellationToken over)
+    private async Task BreakAsync(Random random, CancellationToken over)
     {
         var running = Stopwatch.StartNew();
-        var failOverAt = length * (0.4 + (0.3 * random.NextDouble()));
+        var failOverAt = TimeSpan.FromSeconds(random.Next(20, 40));
         while (await Forgive(() => Task.Delay(random.Next(200, 1200), over)))
         {
-            if (_counts.FailOvers == 0 && running.Elapsed > failOverAt)
+            if (running.Elapsed > failOverAt)
             {
                 await FailOverAsync();
+                failOverAt = running.Elapsed + TimeSpan.FromSeconds(random.Next(20, 60));
                 continue;
             }
 
@@ -401,12 +405,15 @@ internal sealed class SoakRun : IAsyncDisposable
     private async Task FailOverAsync()
     {
         _faultTimes.Enqueue(DateTime.UtcNow);
-        await _replica!.CatchUpAsync(_primary);
-        await _primary.StopAsync();
+        await _replica.CatchUpAsync(_primary);
+        var old = _primary;
+        await old.StopAsync();
         await _replica.PromoteAsync();
-        (_old, _primary, _replica) = (_primary, _replica, null);
+        _primary = _replica;
         _toServer.Target = _primary.Port;
         _counts.FailOvers++;
+        await old.DisposeAsync();
+        await AddReplicaAsync();
         _faultTimes.Enqueue(DateTime.UtcNow);
     }
 
