@@ -42,6 +42,7 @@ public static partial class TicketFunctionsSetup
         services.AddSingleton<Diagnosis>();
         services.AddSingleton<TicketStore>();
         services.AddSingleton<Spending>();
+        services.AddSingleton<BacklogWatch>();
         services.AddSingleton<TicketTriage>();
         services.AddSingleton<TicketSweep>();
         services.AddSingleton<TicketReprocess>();

@@ -1,17 +1,10 @@
 using System.Collections.Concurrent;
 using System.Diagnostics;
-using System.Diagnostics.Metrics;
-using System.Text;
-using Microsoft.AspNetCore.Builder;
-using Microsoft.AspNetCore.Hosting;
-using Microsoft.AspNetCore.Http;
-using Microsoft.Extensions.Logging;
-using TicketFunctions.Classification;
 using TicketFunctions.Tests.Support;
 
 namespace TicketFunctions.Tests.Hosting;
 
-/// <summary>Traces and metrics of model calls, by the OpenTelemetry conventions for generative AI.</summary>
+/// <summary>Traces and metrics of model calls, by the OpenTelemetry conventions for generative AI, and where telemetry goes.</summary>
 public sealed class TelemetryTests
 {
     [Fact]
@@ -25,20 +18,7 @@ public sealed class TelemetryTests
             ActivityStopped = spans.Enqueue,
         };
         ActivitySource.AddActivityListener(listener);
-        var measured = new ConcurrentQueue<(string Name, double Value, Dictionary<string, object?> Tags)>();
-        using var meters = new MeterListener
-        {
-            InstrumentPublished = (instrument, meters) =>
-            {
-                if (instrument.Meter.Name == Telemetry.Name)
-                {
-                    meters.EnableMeasurementEvents(instrument);
-                }
-            },
-        };
-        meters.SetMeasurementEventCallback<double>((instrument, value, tags, _) => measured.Enqueue((instrument.Name, value, tags.ToArray().ToDictionary())));
-        meters.SetMeasurementEventCallback<long>((instrument, value, tags, _) => measured.Enqueue((instrument.Name, value, tags.ToArray().ToDictionary())));
-        meters.Start();
+        using var measurements = new Measurements(Telemetry.Name);
         await using var app = await TicketApp.StartAsync(("Model__Name", "traced-model"));
         app.Model.On("Falla.", ModelStub.Raw(503, "application/json", "{}"));
 
@@ -65,50 +45,44 @@ public sealed class TelemetryTests
         Assert.Equal((ActivityStatusCode.Unset, null), (ours[0].Status, ours[0].GetTagItem("error.type")));
         Assert.Equal((ActivityStatusCode.Error, "503"), (ours[1].Status, ours[1].GetTagItem("error.type")));
 
-        var metrics = measured.Where(metric => Equals(metric.Tags.GetValueOrDefault("gen_ai.request.model"), "traced-model")).ToList();
+        var metrics = measurements.All.Where(metric => metric.Tags.GetValueOrDefault("gen_ai.request.model") == "traced-model").ToList();
         Assert.Equal(2, metrics.Count(metric => metric.Name == "gen_ai.client.operation.duration"));
-        Assert.Single(metrics, metric => metric.Name == "gen_ai.client.operation.duration" && Equals(metric.Tags.GetValueOrDefault("error.type"), "503"));
+        Assert.Single(metrics, metric => metric.Name == "gen_ai.client.operation.duration" && metric.Tags.GetValueOrDefault("error.type") == "503");
         Assert.Equal(
             [("input", 321d), ("output", 17d)],
-            metrics.Where(metric => metric.Name == "gen_ai.client.token.usage").Select(metric => ((string)metric.Tags["gen_ai.token.type"]!, metric.Value)));
+            metrics.Where(metric => metric.Name == "gen_ai.client.token.usage").Select(metric => (metric.Tags["gen_ai.token.type"]!, metric.Value)));
     }
 
     [Theory]
-    [InlineData("OTEL_EXPORTER_OTLP_ENDPOINT", "", "metrics traces")]
+    [InlineData("OTEL_EXPORTER_OTLP_ENDPOINT", "", "logs metrics traces")]
     [InlineData("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "/v1/traces", "traces")]
     [InlineData("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "/v1/metrics", "metrics")]
-    public async Task The_standard_variables_say_where_traces_and_metrics_go(string variable, string path, string signals)
+    [InlineData("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "/v1/logs", "logs")]
+    public async Task The_standard_variables_say_where_traces_metrics_and_logs_go(string variable, string path, string signals)
     {
-        var received = new ConcurrentDictionary<string, string>();
-        var builder = WebApplication.CreateSlimBuilder(["--hostBuilder:reloadConfigOnChange=false"]);
-        builder.Logging.ClearProviders();
-        builder.WebHost.UseUrls("http://127.0.0.1:0");
-        await using var collector = builder.Build();
-        collector.MapPost("/v1/{signal}", async (string signal, HttpContext context) =>
-        {
-            using var body = new MemoryStream();
-            await context.Request.Body.CopyToAsync(body);
-            received.AddOrUpdate(signal, Encoding.UTF8.GetString(body.ToArray()), (_, before) => before + Encoding.UTF8.GetString(body.ToArray()));
-        });
-        await collector.StartAsync();
-
+        await using var collector = await OtlpCollector.StartAsync();
+        Guid id;
         await using (var app = await TicketApp.StartAsync(
-            (variable, collector.Urls.Single() + path), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"), ("OTEL_SERVICE_NAME", "mesa-de-ayuda")))
+            (variable, collector.Endpoint + path), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"), ("OTEL_SERVICE_NAME", "mesa-de-ayuda"),
+            ("Logging__LogLevel__Default", "Trace")))
         {
-            await app.ProcessAsync(await app.AddTicketAsync("Se exporta, sin su texto."), query: "?code=clave-canario");
+            id = await app.AddTicketAsync("Se exporta, sin su texto.");
+            await app.ProcessAsync(id, query: "?code=clave-canario");
         }
 
-        // Whatever is left is sent when the process ends. Strings stand in protobuf as they are.
-        Assert.Equal(signals, string.Join(' ', received.Keys.Order(StringComparer.Ordinal)));
-        Assert.All(received, sent =>
+        // Whatever is left is sent when the process ends.
+        Assert.Equal(signals, string.Join(' ', collector.Received.Keys.Order(StringComparer.Ordinal)));
+        Assert.All(collector.Received, sent =>
         {
-            Assert.Contains(sent.Key == "traces" ? "gen_ai.request.max_tokens" : "gen_ai.client.token.usage", sent.Value, StringComparison.Ordinal);
+            Assert.Contains(
+                sent.Key switch { "traces" => "gen_ai.request.max_tokens", "metrics" => "tickets.outcomes", _ => $"Ticket {id}: labelled (model) in " },
+                sent.Value,
+                StringComparison.Ordinal);
             Assert.Contains("mesa-de-ayuda", sent.Value, StringComparison.Ordinal);
-        });
-        Assert.All(received.Values, sent =>
-        {
-            Assert.DoesNotContain("Se exporta", sent, StringComparison.Ordinal);
-            Assert.DoesNotContain("clave-canario", sent, StringComparison.Ordinal);
+
+            // Not even where the log on the screen shows everything.
+            Assert.DoesNotContain("Se exporta", sent.Value, StringComparison.Ordinal);
+            Assert.DoesNotContain("clave-canario", sent.Value, StringComparison.Ordinal);
         });
     }
 }

@@ -137,13 +137,14 @@ internal sealed class ModelEndpoint
         var elapsed = _time.GetElapsedTime(started);
         var (tokensIn, tokensOut) = (ReadCount(response?.Usage?.InputTokenCount), ReadCount(response?.Usage?.OutputTokenCount));
         var servedModel = ServerText.Clean(response?.ModelId);
+        var cost = _target.PriceOf(tokensIn, tokensOut);
         Telemetry.EndCall(
-            activity, _target, _address, elapsed, servedModel, response?.FinishReason?.Value, tokensIn, tokensOut,
+            activity, _target, _address, elapsed, servedModel, response?.FinishReason?.Value, tokensIn, tokensOut, cost,
             fault is null ? null : fault.Status?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? fault.Outcome.ToString());
         return new ModelReply(
             new CallRecord(
                 _target.Provider, _target.Name, servedModel, fault?.Outcome ?? CallOutcome.Labelled, fault?.Status,
-                tokensIn, tokensOut, _target.PriceOf(tokensIn, tokensOut), (int)elapsed.TotalMilliseconds),
+                tokensIn, tokensOut, cost, (int)elapsed.TotalMilliseconds),
             response,
             fault);
     }

@@ -1,15 +1,16 @@
 using System.Diagnostics;
+using Microsoft.Extensions.Logging;
 using OpenTelemetry;
+using OpenTelemetry.Logs;
 using OpenTelemetry.Metrics;
 using OpenTelemetry.Resources;
 using OpenTelemetry.Trace;
-using TicketFunctions.Classification;
 
 namespace TicketFunctions.Hosting;
 
-/// <summary>Sends traces and metrics to where the standard <c>OTEL_</c> variables say; nowhere without them.</summary>
+/// <summary>Sends traces, metrics and logs to where the standard <c>OTEL_</c> variables say; nowhere without them.</summary>
 /// <remarks>https://opentelemetry.io/docs/specs/otel/protocol/exporter/</remarks>
-internal sealed class TelemetryExport(IConfiguration configuration) : IHostedService, IDisposable
+internal sealed class TelemetryExport(IConfiguration configuration, ILoggerFactory loggers) : IHostedService, IDisposable
 {
     /// <summary>
     /// Ours, Semantic Kernel's where there is one, and the host's: its span around a request is the parent of ours,
@@ -17,13 +18,23 @@ internal sealed class TelemetryExport(IConfiguration configuration) : IHostedSer
     /// </summary>
     private static readonly string[] Sources = [Telemetry.Name, "Microsoft.SemanticKernel*", "Microsoft.AspNetCore", "Microsoft.Azure.Functions.Worker"];
 
+    /// <summary>Ours, Semantic Kernel's, and the web server's <c>http.server.request.duration</c>: 5xx by route.</summary>
+    private static readonly string[] Meters = [Telemetry.Name, "Microsoft.SemanticKernel*", "Microsoft.AspNetCore.Hosting"];
+
     private OpenTelemetrySdk? _sdk;
+
+    /// <summary>Whether a signal goes anywhere.</summary>
+    /// <param name="signal"><c>TRACES</c>, <c>METRICS</c> or <c>LOGS</c>.</param>
+    /// <param name="configuration">The settings.</param>
+    public static bool IsOn(string signal, IConfiguration configuration) =>
+        (IsSet("OTEL_EXPORTER_OTLP_ENDPOINT", configuration) || IsSet($"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT", configuration))
+        && !string.Equals(configuration[$"OTEL_{signal}_EXPORTER"], "none", StringComparison.OrdinalIgnoreCase)
+        && !string.Equals(configuration["OTEL_SDK_DISABLED"], "true", StringComparison.OrdinalIgnoreCase);
 
     public Task StartAsync(CancellationToken cancellationToken)
     {
-        var traces = IsSet("OTEL_EXPORTER_OTLP_ENDPOINT") || IsSet("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
-        var metrics = IsSet("OTEL_EXPORTER_OTLP_ENDPOINT") || IsSet("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT");
-        if ((traces || metrics) && !string.Equals(configuration["OTEL_SDK_DISABLED"], "true", StringComparison.OrdinalIgnoreCase))
+        var (traces, metrics, logs) = (IsOn("TRACES", configuration), IsOn("METRICS", configuration), IsOn("LOGS", configuration));
+        if (traces || metrics || logs)
         {
             _sdk = OpenTelemetrySdk.Create(builder =>
             {
@@ -31,7 +42,7 @@ internal sealed class TelemetryExport(IConfiguration configuration) : IHostedSer
                 builder.Services.AddSingleton(configuration);
                 builder.ConfigureResource(resource =>
                 {
-                    if (!IsSet("OTEL_SERVICE_NAME"))
+                    if (!IsSet("OTEL_SERVICE_NAME", configuration))
                     {
                         resource.AddService("ticket-functions");
                     }
@@ -44,22 +55,47 @@ internal sealed class TelemetryExport(IConfiguration configuration) : IHostedSer
 
                 if (metrics)
                 {
-                    builder.WithMetrics(metering => metering.AddMeter(Telemetry.Name, "Microsoft.SemanticKernel*"));
+                    builder.WithMetrics(metering => metering.AddMeter(Meters));
+                }
+
+                if (logs)
+                {
+                    builder.WithLogging(configureBuilder: null, options => options.IncludeFormattedMessage = true);
+
+                    // The filters of the process decide before; but texts, which stand at Trace, never leave it.
+                    builder.Services.AddLogging(logging => logging.SetMinimumLevel(LogLevel.Debug));
                 }
 
                 builder.UseOtlpExporter();
             });
+
+            if (logs)
+            {
+                loggers.AddProvider(new LogForwarder(_sdk.GetLoggerFactory()));
+            }
         }
 
         return Task.CompletedTask;
-
-        bool IsSet(string name) => !string.IsNullOrWhiteSpace(configuration[name]);
     }
 
     public Task StopAsync(CancellationToken cancellationToken) => Task.CompletedTask;
 
     /// <summary>Sends what is left.</summary>
     public void Dispose() => _sdk?.Dispose();
+
+    private static bool IsSet(string name, IConfiguration configuration) => !string.IsNullOrWhiteSpace(configuration[name]);
+
+    /// <summary>Passes what the process logs on to the exporter.</summary>
+    [ProviderAlias("OpenTelemetry")]
+    private sealed class LogForwarder(ILoggerFactory exporter) : ILoggerProvider
+    {
+        public ILogger CreateLogger(string categoryName) => exporter.CreateLogger(categoryName);
+
+        public void Dispose()
+        {
+            // The exporter ends with the SDK.
+        }
+    }
 
     /// <summary>Semantic Kernel describes a failed call by its exception's message, which may quote the ticket, the answer or the key.</summary>
     private sealed class StatusWithoutText : BaseProcessor<Activity>

@@ -108,8 +108,13 @@ public sealed record DecidedTicket
 /// <summary>What gave a ticket its labels.</summary>
 public sealed record LabelOrigin(string Model, float? Confidence);
 
-/// <summary>What is left to do. <paramref name="OldestSeconds"/> is the age of the oldest unprocessed ticket.</summary>
-public sealed record Backlog(long Unprocessed, long InFlight, long Parked, double OldestSeconds);
+/// <summary>What is left to do.</summary>
+/// <param name="Unprocessed">Tickets without labels.</param>
+/// <param name="InFlight">Those of them that somebody holds.</param>
+/// <param name="Parked">Those of them whose attempts are used up.</param>
+/// <param name="OldestSeconds">The age of the oldest unprocessed ticket.</param>
+/// <param name="OldestWaitingSeconds">The age of the oldest one that is not parked.</param>
+public sealed record Backlog(long Unprocessed, long InFlight, long Parked, double OldestSeconds, double OldestWaitingSeconds);
 
 /// <summary>A ticket whose attempts are used up. <paramref name="AgeSeconds"/> is since it was created; null when nobody knows.</summary>
 public sealed record ParkedTicket(Guid Id, DateTime ParkedAt, int Attempts, string? LastError, double? AgeSeconds);

@@ -27,6 +27,9 @@ public static class StorageFaults
         ? $"PostgresException {e.SqlState} on {e.TableName ?? "?"}, constraint {e.ConstraintName ?? "?"}{Environment.NewLine}{e.StackTrace}"
         : exception.ToString();
 
+    /// <summary>The SQLSTATE, or the exception's name where the server said nothing.</summary>
+    public static string NameOf(Exception exception) => (exception as PostgresException)?.SqlState ?? exception.GetType().Name;
+
     /// <summary>What a fault of the database is; null when the exception is none.</summary>
     /// <remarks>Npgsql's own IsTransient leaves out read-only, cancelled statements and protocol violations. Codes: https://www.postgresql.org/docs/current/errcodes-appendix.html</remarks>
     public static StorageFault? Find(Exception exception) => exception switch

@@ -124,7 +124,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
         var rows = await QueryAsync<DueRow>(
             """
             with fresh as (
-              select id, description, created_at as due_at
+              select id, description, created_at as due_at, false as expired
               from public.tickets
               where not processed
                 and not exists (
@@ -150,7 +150,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
               for no key update skip locked
             ),
             waiting as (
-              select tickets.id, tickets.description, work.due_at
+              select tickets.id, tickets.description, work.due_at, work.lease_token is not null as expired
               from public.ticket_work as work
               join public.tickets on tickets.id = work.ticket_id
               where work.parked_at is null
@@ -163,13 +163,13 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
             ),
             ticket as (
               (
-                select id, description
+                select id, description, expired
                 from (select * from fresh union all select * from waiting) as due
                 order by due_at
                 limit @oldest
               )
               union
-              select id, description
+              select id, description, false
               from newest
             ),
             claimed as (
@@ -185,13 +185,14 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
                 and work.attempts < @MaxAttempts
               returning work.ticket_id, work.lease_token, work.attempts
             )
-            select ticket.id, ticket.description, claimed.lease_token, claimed.attempts
+            select ticket.id, ticket.description, claimed.lease_token, claimed.attempts, ticket.expired
             from claimed
             join ticket on ticket.id = claimed.ticket_id
             """,
             new { oldest, newest, options.Lease, options.MaxAttempts },
             cancellationToken);
 
+        Telemetry.CountExpiredLeases(rows.Count(row => row.Expired));
         return [.. rows.Select(row => new ClaimedTicket(row.Id, row.Description, row.LeaseToken, row.Attempts))];
     }
 
@@ -281,7 +282,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
         var row = await QueryFirstOrDefaultAsync<WriteRow>(
             """
             with ticket as (
-              select id, description, processed
+              select id, created_at, description, processed
               from public.tickets
               where id = @Id
               for no key update
@@ -329,7 +330,17 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
             )
             select
               exists (select from owned) as owned,
-              exists (select from written) as written
+              exists (select from written) as written,
+              (
+                select extract(epoch from clock_timestamp() - created_at)::float8
+                from ticket
+                where exists (select from written)
+                  and not exists (
+                    select
+                    from public.ticket_decisions
+                    where ticket_id = @Id
+                  )
+              ) as first_after_seconds
             """,
             new
             {
@@ -360,6 +371,10 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
                 Calls = JsonSerializer.Serialize(decision.Calls, CallsJson),
             },
             cancellationToken);
+        if (row is { FirstAfterSeconds: { } seconds })
+        {
+            Telemetry.RecordTimeToLabel(TimeSpan.FromSeconds(seconds), decision.Source);
+        }
 
         return row switch
         {
@@ -735,7 +750,8 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
               count(*) as unprocessed,
               count(*) filter (where work.lease_token is not null and work.due_at > now()) as in_flight,
               count(*) filter (where work.parked_at is not null) as parked,
-              coalesce(extract(epoch from now() - min(tickets.created_at)), 0)::float8 as oldest_seconds
+              coalesce(extract(epoch from now() - min(tickets.created_at)), 0)::float8 as oldest_seconds,
+              coalesce(extract(epoch from now() - min(tickets.created_at) filter (where work.parked_at is null)), 0)::float8 as oldest_waiting_seconds
             from public.tickets
             left join public.ticket_work as work on work.ticket_id = tickets.id
             where not tickets.processed
@@ -879,22 +895,30 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
     private async Task<T> RunOnceAsync<T>(
         string sql, object parameters, int? commandTimeout, Func<NpgsqlConnection, CommandDefinition, Task<T>> run, CancellationToken cancellationToken)
     {
-        await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
-
-        // Zero is none, for us and for the server.
-        var limit = TimeSpan.FromSeconds(commandTimeout ?? connection.CommandTimeout);
-        var arguments = new DynamicParameters(parameters);
-        arguments.Add("lockTimeout", Milliseconds(limit / 2));
-        arguments.Add("statementTimeout", Milliseconds(limit * 0.75));
-        arguments.Add("role", _role);
+        var isOpen = false;
         try
         {
-            return await run(connection, new CommandDefinition((_role is null ? Limits : LimitsOfRole) + sql, arguments, commandTimeout: commandTimeout, cancellationToken: cancellationToken));
+            await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
+            isOpen = true;
+
+            // Zero is none, for us and for the server.
+            var limit = TimeSpan.FromSeconds(commandTimeout ?? connection.CommandTimeout);
+            var arguments = new DynamicParameters(parameters);
+            arguments.Add("lockTimeout", Milliseconds(limit / 2));
+            arguments.Add("statementTimeout", Milliseconds(limit * 0.75));
+            arguments.Add("role", _role);
+            var command = (_role is null ? Limits : LimitsOfRole) + sql;
+            return await run(connection, new CommandDefinition(command, arguments, commandTimeout: commandTimeout, cancellationToken: cancellationToken));
         }
-        catch (Exception e) when (StorageFaults.Find(e) == StorageFault.Disconnected)
+        catch (Exception e) when (StorageFaults.Find(e) is { } fault)
         {
-            // The others in the pool lead to the same server, which is gone, or has become one that only reads.
-            dataSource.Clear();
+            Telemetry.CountStorageFault(e);
+            if (isOpen && fault == StorageFault.Disconnected)
+            {
+                // The others in the pool lead to the same server, which is gone, or has become one that only reads.
+                dataSource.Clear();
+            }
+
             throw;
         }
 
@@ -913,11 +937,11 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
         public string? LastError { get; init; }
     }
 
-    private sealed record DueRow(Guid Id, string Description, Guid LeaseToken, int Attempts);
+    private sealed record DueRow(Guid Id, string Description, Guid LeaseToken, int Attempts, bool Expired);
 
     private sealed record LockRow(bool Owned, bool Locked, string? Earlier);
 
-    private sealed record WriteRow(bool Owned, bool Written);
+    private sealed record WriteRow(bool Owned, bool Written, double? FirstAfterSeconds);
 
     private sealed record FailRow(bool Current, bool Spared);
 }

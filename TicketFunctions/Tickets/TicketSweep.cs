@@ -41,6 +41,7 @@ public sealed partial class TicketSweep(
     TicketStore store,
     TicketTriage triage,
     WorkDrain drain,
+    BacklogWatch backlog,
     IOptions<SweepOptions> sweepOptions,
     IOptions<TriageOptions> triageOptions,
     TimeProvider time,
@@ -71,6 +72,7 @@ public sealed partial class TicketSweep(
         await store.ForgetProcessedAsync(stopping);
         await store.ForgetLocksAsync(stopping);
         var parked = await store.ParkExhaustedAsync(triageOptions.Value.MaxAttempts, stopping);
+        Telemetry.CountInterrupted(parked);
 
         int claimed = 0, labelled = 0, waiting = 0, unavailable = 0;
         var triedNewest = false;
@@ -143,6 +145,11 @@ public sealed partial class TicketSweep(
 
         var summary = new SweepSummary(claimed, labelled, waiting, parked, end ?? SweepEnd.NothingDue, time.GetElapsedTime(started));
         Log.Swept(logger, summary.Claimed, summary.Labelled, summary.Waiting, summary.Parked, (long)summary.Elapsed.TotalMilliseconds, summary.Why);
+        if (end != SweepEnd.Stopped && await backlog.CountAsync(CancellationToken.None) is { } left)
+        {
+            Log.Left(logger, left.Unprocessed, left.InFlight, left.Parked, (long)left.OldestWaitingSeconds);
+        }
+
         return summary;
 
         void Count(TriageResult result)
@@ -182,5 +189,8 @@ public sealed partial class TicketSweep(
 
         [LoggerMessage(Level = LogLevel.Information, Message = "Sweep: {Claimed} claimed, {Labelled} labelled, {Waiting} to retry, {Parked} parked in {Milliseconds} ms ({End})")]
         public static partial void Swept(ILogger logger, int claimed, int labelled, int waiting, int parked, long milliseconds, string end);
+
+        [LoggerMessage(Level = LogLevel.Information, Message = "Backlog: {Unprocessed} unprocessed, {InFlight} in flight, {Parked} parked, the oldest that is not parked waits for {Seconds} s")]
+        public static partial void Left(ILogger logger, long unprocessed, long inFlight, long parked, long seconds);
     }
 }

@@ -171,6 +171,13 @@ public sealed partial class TicketTriage(
     /// <param name="reuseAfter">Only decisions with a higher id are reused; 0 for all.</param>
     public async Task<TriageResult> ProcessClaimedAsync(ClaimedTicket ticket, CancellationToken stopping, bool force = false, long reuseAfter = 0)
     {
+        var result = await AttemptAsync(ticket, force, reuseAfter, stopping);
+        Telemetry.CountOutcome(result);
+        return result;
+    }
+
+    private async Task<TriageResult> AttemptAsync(ClaimedTicket ticket, bool force, long reuseAfter, CancellationToken stopping)
+    {
         if (!TicketText.IsVisible(ticket.Description))
         {
             await EndAsync(ticket, "blank: the text has nothing in it to classify", TimeSpan.Zero, park: true, Spare.Never, TimeSpan.Zero);
@@ -313,9 +320,7 @@ public sealed partial class TicketTriage(
         switch (status)
         {
             case WriteStatus.Written:
-                Log.Labelled(
-                    logger, ticket.Id, decision.Labels.Category, decision.Labels.Sentiment, decision.Source, ticket.Attempts,
-                    decision.Calls.Count, (long)decision.Latency.TotalMilliseconds);
+                Log.Labelled(logger, ticket.Id, decision.Source, (long)decision.Latency.TotalMilliseconds, ticket.Attempts, decision.Calls.Count);
                 return new TriageResult.Labelled(
                     ticket.Id, decision.Labels, decision.Source, decision.Identity.Model, decision.Confidence);
 
@@ -412,7 +417,7 @@ public sealed partial class TicketTriage(
             }
             catch (Exception e) when (StorageFaults.IsPassing(e) && time.GetElapsedTime(claimed) < _options.Lease && !stopping.IsCancellationRequested)
             {
-                Log.WriteFailed(logger, attempt, (e as PostgresException)?.SqlState ?? e.GetType().Name);
+                Log.WriteFailed(logger, attempt, StorageFaults.NameOf(e));
                 await Task.Delay(TimeSpan.FromMilliseconds(Math.Min(2000, 100 * Math.Pow(3, attempt - 1))), time, stopping)
                     .ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             }
@@ -424,8 +429,8 @@ public sealed partial class TicketTriage(
 
     private static partial class Log
     {
-        [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: {Category}, {Sentiment} ({Source}, attempt {Attempt}, {Calls} calls, {Milliseconds} ms)")]
-        public static partial void Labelled(ILogger logger, Guid id, string category, string sentiment, string source, int attempt, int calls, long milliseconds);
+        [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: labelled ({Source}) in {Milliseconds} ms, attempt {Attempt}, {Calls} calls")]
+        public static partial void Labelled(ILogger logger, Guid id, string source, long milliseconds, int attempt, int calls);
 
         [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: its text or labels changed meanwhile, nothing was written")]
         public static partial void Stale(ILogger logger, Guid id);

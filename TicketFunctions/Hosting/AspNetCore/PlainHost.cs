@@ -1,5 +1,6 @@
 using Microsoft.Extensions.Options;
 using TicketFunctions.Classification;
+using TicketFunctions.Tickets;
 using TicketFunctions.Triggers;
 
 namespace TicketFunctions.Hosting.AspNetCore;
@@ -43,6 +44,7 @@ public static class PlainHost
         builder.Services.AddOptions<KeyOptions>().Bind(builder.Configuration.GetSection("Keys"));
         builder.Services.AddTicketFunctions(builder.Configuration).AddChatClients();
         builder.Services.AddFunctions();
+        builder.Services.AddHostedService(provider => provider.GetRequiredService<BacklogWatch>());
         configure?.Invoke(builder.Services);
 
         var app = builder.Build();

@@ -1,7 +1,9 @@
+using Microsoft.Azure.Functions.Worker;
 using Microsoft.Azure.Functions.Worker.Builder;
 using TicketFunctions;
 using TicketFunctions.Hosting;
 using TicketFunctions.Hosting.AzureFunctions;
+using TicketFunctions.Tickets;
 
 var builder = FunctionsApplication.CreateBuilder(args);
 builder.ConfigureFunctionsWebApplication();
@@ -9,4 +11,11 @@ builder.UseMiddleware<ProblemMiddleware>();
 // The framework would log every address, and a key may stand in its query.
 builder.Logging.AddFilter("Microsoft.AspNetCore", LogLevel.Warning);
 builder.Services.AddTicketFunctions(builder.Configuration).AddChatClients();
+builder.Services.AddHostedService(provider => provider.GetRequiredService<BacklogWatch>());
+if (TelemetryExport.IsOn("LOGS", builder.Configuration))
+{
+    // The Functions host then leaves out the log lines that it gets from this process: they arrive by themselves.
+    builder.Services.Configure<WorkerOptions>(worker => worker.Capabilities["WorkerOpenTelemetryEnabled"] = bool.TrueString);
+}
+
 return WorkerStart.Run(builder.Build());
