@@ -14,7 +14,7 @@ using TicketFunctions.Triggers;
 namespace TicketFunctions;
 
 /// <summary>The only wiring: every host, command, test and benchmark calls it. The host adds a <see cref="ChatClientFactory"/>.</summary>
-public static class TicketFunctionsSetup
+public static partial class TicketFunctionsSetup
 {
     /// <summary>The names under which the database may be configured, the first one first.</summary>
     private static readonly string[] ConnectionSettings = ["ConnectionStrings:Tickets", "SUPABASE_DB_URL"];
@@ -28,6 +28,7 @@ public static class TicketFunctionsSetup
         services.TryAddSingleton(TimeProvider.System);
         AddOptions<TriageOptions>(services, configuration, "Triage");
         AddOptions<SweepOptions>(services, configuration, "Sweep");
+        AddOptions<StorageOptions>(services, configuration, "Storage");
         AddOptions<WebhookOptions>(services, configuration, "Webhooks");
         AddOptions<ModelOptions>(services, configuration, "Model")
             .PostConfigure<IOptions<TriageOptions>>((model, triage) => model.ApplyDefaults(triage.Value.Lease, configuration))
@@ -36,8 +37,9 @@ public static class TicketFunctionsSetup
             .Services.AddSingleton<IValidateOptions<TaxonomyOptions>, TaxonomyValidator>();
 
         services.AddSingleton(provider => new Taxonomy(provider.GetRequiredService<IOptions<TaxonomyOptions>>().Value));
-        services.AddSingleton(_ => CreateDataSource(configuration));
+        services.AddSingleton(provider => CreateDataSource(configuration, provider.GetRequiredService<ILogger<TicketStore>>()));
         services.AddSingleton<Migrations>();
+        services.AddSingleton<Diagnosis>();
         services.AddSingleton<TicketStore>();
         services.AddSingleton<Spending>();
         services.AddSingleton<BacklogWatch>();
@@ -147,11 +149,17 @@ public static class TicketFunctionsSetup
         : type == typeof(decimal) || type == typeof(float) ? "a number like 0.5"
         : "a whole number";
 
-    private static NpgsqlDataSource CreateDataSource(IConfiguration configuration)
+    private static NpgsqlDataSource CreateDataSource(IConfiguration configuration, ILogger logger)
     {
         var text = FindConnectionString(configuration) ?? throw new OptionsValidationException(
             "Tickets", typeof(string), ["ConnectionStrings__Tickets is missing; set it (or SUPABASE_DB_URL) to the database's connection string."]);
-        return NpgsqlDataSource.Create(ConnectionStrings.Parse(text));
+        var settings = ConnectionStrings.Parse(text, out var adjusted);
+        if (adjusted.Count > 0)
+        {
+            Log.Adjusted(logger, settings.Host!, settings.Port, ConnectionStrings.Describe(ConnectionStrings.FindAddress(settings)), string.Join("; ", adjusted));
+        }
+
+        return NpgsqlDataSource.Create(settings);
     }
 
     /// <summary>Checks the attributes, also of the entries of lists, and says what they say without a frame around it.</summary>
@@ -211,5 +219,11 @@ public static class TicketFunctionsSetup
                 return ValidateOptionsResult.Fail(e.Message);
             }
         }
+    }
+
+    private static partial class Log
+    {
+        [LoggerMessage(Level = LogLevel.Information, Message = "Database: {Host}:{Port} is {Address}, so it is used with {Settings}")]
+        public static partial void Adjusted(ILogger logger, string host, int port, string address, string settings);
     }
 }

@@ -41,6 +41,7 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
     [InlineData("classify", "<text>", "--json", "standard input")]
     [InlineData("evaluate", "<file>", "--json", "category")]
     [InlineData("models", "--json", "arrow")]
+    [InlineData("doctor", "--url", "--key", "warn, fail or skip")]
     public async Task Each_command_explains_itself(string command, params string[] words)
     {
         var help = await _product.RunAsync([.. command.Split(' ', StringSplitOptions.RemoveEmptyEntries), "--help"]);
@@ -63,6 +64,9 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
     [InlineData("--since is not a date; write it like 2026-11-20.", "costs", "--since", "gestern")]
     [InlineData("--since is not a date", "costs", "--since", "2026-13-01")]
     [InlineData("'--since'", "costs", "--since")]
+    [InlineData("--url is not an address", "doctor", "--url", "tickets.example.com")]
+    [InlineData("without a key", "doctor", "--url", "https://tickets.example.com?code=1")]
+    [InlineData("give both", "doctor", "--key", "1")]
     [InlineData("'nowhere.jsonl'", "evaluate", "nowhere.jsonl")]
     public async Task Wrong_words_are_told_and_nothing_is_done(string told, params string[] words)
     {

@@ -15,7 +15,7 @@ public sealed class Product : IDisposable
     private static readonly string[] Settings =
     [
         "ASPNETCORE_", "DOTNET_ENVIRONMENT", "DOTNET_HTTP_PORTS", "DOTNET_URLS",
-        "ConnectionStrings__", "EmbeddedPostgres__", "Keys__", "Model__", "SUPABASE_", "Sweep", "Taxonomy__", "Triage__", "Webhooks__",
+        "ConnectionStrings__", "EmbeddedPostgres__", "Keys__", "Model__", "Storage__", "SUPABASE_", "Sweep", "Taxonomy__", "Triage__", "Webhooks__",
         "AZURE_", "HF_", "HUGGINGFACEHUB_", "IDENTITY_", "OLLAMA_", "OPENAI_",
     ];
 

@@ -73,6 +73,25 @@ public sealed class ServeTests
     }
 
     [Fact]
+    public async Task A_container_asks_the_service_for_its_health_by_the_address_it_listens_on()
+    {
+        await using var app = await TicketApp.StartAsync();
+        var port = FindFreePort();
+        using var product = new Product(("ASPNETCORE_HTTP_PORTS", $"{port}"), ("Keys__Function", "a-key"));
+
+        var before = await product.RunAsync("health");
+        await using var serving = product.Start([], ("ConnectionStrings__Tickets", app.ConnectionString));
+        await serving.ReadLineWithAsync("Ctrl-C stops.");
+        var ready = await product.RunAsync("health");
+        await app.ExecuteAsync("alter table ticket_heartbeat rename to away");
+        var broken = await product.RunAsync("health");
+
+        Assert.Equal((1, $"localhost:{port}: does not answer\n"), (before.ExitCode, before.Output));
+        Assert.Equal((0, $"localhost:{port}: ready\n"), (ready.ExitCode, ready.Output));
+        Assert.Equal((1, $"localhost:{port}: not ready: the database takes no writes, or its migrations were not applied\n"), (broken.ExitCode, broken.Output));
+    }
+
+    [Fact]
     public async Task What_it_cannot_listen_on_stops_it_with_a_sentence()
     {
         using var product = new Product(("ConnectionStrings__Tickets", "postgresql://u:p@127.0.0.1:1/d"));
@@ -89,6 +108,17 @@ public sealed class ServeTests
             $"error: The service cannot listen on http://{taken.LocalEndpoint}: Failed to bind to address http://{taken.LocalEndpoint}: address already in use. "
                 + "Set ASPNETCORE_URLS to another address, like http://localhost:7072.\n",
             busy.Error);
+    }
+
+    [UnixFact]
+    public async Task Without_a_database_and_without_a_place_for_its_own_it_says_what_is_missing()
+    {
+        using var product = new Product(FreePort, ("EmbeddedPostgres__Folder", "/dev/null/postgres"));
+
+        var result = await product.RunAsync("serve");
+
+        Assert.Equal(1, result.ExitCode);
+        Assert.Matches("^error: Postgres could not be started in /dev/null/postgres\\. .+ set ConnectionStrings__Tickets .+\n$", result.Error);
     }
 
     [Theory]
@@ -116,6 +146,9 @@ public sealed class ServeTests
 
             // The administrator's addresses have none, as in the Functions host.
             Assert.Equal(HttpStatusCode.Accepted, (await http.PostAsync("/admin/functions/SweepTickets", null)).StatusCode);
+
+            var health = await product.RunAsync("", [("ASPNETCORE_URLS", $"{http.BaseAddress}")], "health");
+            Assert.Equal($"{http.BaseAddress!.Authority}: not ready: the database takes no writes, or its migrations were not applied\n", health.Output);
         }
         finally
         {
@@ -164,6 +197,13 @@ public sealed class ServeTests
         await second.SignalAsync("INT");
         Assert.Equal(0, await second.WaitForExitAsync());
         Assert.Empty(Directory.EnumerateFiles(product.Folder, "postmaster.pid", SearchOption.AllDirectories));
+    }
+
+    private static int FindFreePort()
+    {
+        using var listener = new TcpListener(IPAddress.Loopback, 0);
+        listener.Start();
+        return ((IPEndPoint)listener.LocalEndpoint).Port;
     }
 
     private static async Task<string?> PostAsync(HttpClient http, string body)

@@ -19,6 +19,36 @@ public sealed class SupabaseServer : IAsyncLifetime
     /// <summary>Logged in as the owner of the project, who is not a superuser.</summary>
     public NpgsqlDataSource Project { get; private set; } = null!;
 
+    /// <summary>As superuser.</summary>
+    public NpgsqlConnectionStringBuilder ConnectionFor(string database) => new(_server!.ConnectionStringFor(database)) { Pooling = false };
+
+    /// <summary>As the owner of a project.</summary>
+    public NpgsqlConnectionStringBuilder OwnersConnectionFor(string project) =>
+        new(_server!.ConnectionStringFor(project)) { Username = "project", Password = "project" };
+
+    /// <summary>A new database with what a project has and nothing of ours.</summary>
+    /// <param name="name">Its name.</param>
+    /// <param name="template">A project to copy instead.</param>
+    public async Task CreateProjectAsync(string name, string? template = null)
+    {
+        await using var server = NpgsqlDataSource.Create(ConnectionFor("postgres"));
+        await ExecuteAsync(server, $"create database {name} owner project template {template ?? "template0"}");
+        if (template is null)
+        {
+            await using var project = NpgsqlDataSource.Create(new NpgsqlConnectionStringBuilder(OwnersConnectionFor(name).ConnectionString) { Pooling = false });
+            await ExecuteAsync(
+                project,
+                """
+                grant usage on schema public to anon, authenticated, service_role;
+                alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
+                alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;
+                alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
+                create table profiles (id int);
+                create publication supabase_realtime for table profiles;
+                """);
+        }
+    }
+
     public async Task InitializeAsync()
     {
         _server = await EmbeddedPostgres.StartAsync(
@@ -28,21 +58,10 @@ public sealed class SupabaseServer : IAsyncLifetime
             await ExecuteAsync(server, "create role project login createrole bypassrls password 'project'");
             await ExecuteAsync(server, "create role anon nologin; create role authenticated nologin; create role service_role nologin bypassrls");
             await ExecuteAsync(server, "grant anon, authenticated, service_role to project with admin option");
-            await ExecuteAsync(server, "create database project owner project");
         }
 
-        var connectionString = new NpgsqlConnectionStringBuilder(_server.ConnectionStringFor("project")) { Username = "project", Password = "project" };
-        Project = NpgsqlDataSource.Create(connectionString);
-        await ExecuteAsync(
-            Project,
-            """
-            grant usage on schema public to anon, authenticated, service_role;
-            alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
-            alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;
-            alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
-            create table profiles (id int);
-            create publication supabase_realtime for table profiles;
-            """);
+        await CreateProjectAsync("project");
+        Project = NpgsqlDataSource.Create(OwnersConnectionFor("project"));
         await new Migrations(Project).ApplyAsync(default);
         await ExecuteAsync(Project, "grant ticket_functions to project");
         await ExecuteAsync(

@@ -1,5 +1,11 @@
+using Microsoft.Extensions.Configuration;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Options;
 using Npgsql;
+using TicketFunctions.Hosting.AspNetCore;
 using TicketFunctions.Storage;
+using TicketFunctions.Tests.Support;
 
 namespace TicketFunctions.Tests.Storage;
 
@@ -56,16 +62,56 @@ public sealed class ConnectionStringsTests
         Assert.Equal(mode, ConnectionStrings.Parse(text).SslMode);
 
     [Theory]
-    [InlineData("postgresql://ana@db.example.com:6543/tickets")]
-    [InlineData("postgresql://ana@db.example.com:6543/tickets?pgbouncer=true")]
-    [InlineData("Host=db.example.com;Port=6543;Username=ana;Max Auto Prepare=10")]
-    public void Nothing_is_kept_in_a_session_of_the_transaction_pooler(string text)
+    [InlineData("postgresql://ana@db.example.com/tickets", DatabaseAddress.Direct, false, 20, "")]
+    [InlineData("postgresql://ana@db.example.com/tickets?Max%20Auto%20Prepare=10", DatabaseAddress.Direct, false, 20, "")]
+    [InlineData("postgresql://postgres@db.abcdefgh.supabase.co:5432/postgres", DatabaseAddress.Direct, false, 20, "")]
+    [InlineData("postgresql://postgres@db.abcdefgh.supabase.co:6543/postgres", DatabaseAddress.TransactionPooler, true, 20, "No Reset On Close=true")]
+    [InlineData("postgresql://postgres.abc@aws-0-eu-west-1.pooler.supabase.com:6543/postgres", DatabaseAddress.TransactionPooler, true, 20, "No Reset On Close=true")]
+    [InlineData("postgresql://postgres.abc@aws-0-eu-west-1.pooler.supabase.com:5432/postgres", DatabaseAddress.SessionPooler, false, 5, "Maximum Pool Size=5")]
+    [InlineData("postgresql://postgres.abc@AWS-1-EU-WEST-1.Pooler.Supabase.com/postgres?Maximum%20Pool%20Size=12", DatabaseAddress.SessionPooler, false, 12, "")]
+    [InlineData("postgresql://postgres.abc@aws-0-eu-west-1.pooler.supabase.com/postgres?sslmode=prefer", DatabaseAddress.SessionPooler, false, 5, "Maximum Pool Size=5; SSL Mode=Require")]
+    [InlineData("Host=db.abcdefgh.supabase.co;Username=postgres;SSL Mode=Disable", DatabaseAddress.Direct, false, 20, "SSL Mode=Require")]
+    [InlineData("Host=db.abcdefgh.supabase.co;Username=postgres;SSL Mode=VerifyFull", DatabaseAddress.Direct, false, 20, "")]
+    [InlineData("postgresql://ana@pooler.supabase.com.example.com/tickets", DatabaseAddress.Direct, false, 20, "")]
+    [InlineData("postgresql://ana@localhost:6432/tickets?pgbouncer=true", DatabaseAddress.TransactionPooler, true, 20, "No Reset On Close=true")]
+    [InlineData("Host=db.example.com;Port=6543;Username=ana;Max Auto Prepare=10", DatabaseAddress.TransactionPooler, true, 20, "No Reset On Close=true; Max Auto Prepare=0")]
+    [InlineData("Host=db.example.com;Port=6543;Username=ana;No Reset On Close=true;Maximum Pool Size=3", DatabaseAddress.TransactionPooler, true, 3, "")]
+    public void A_pooler_gets_the_settings_it_needs_and_they_are_told(string text, DatabaseAddress address, bool noReset, int poolSize, string told)
     {
-        var pooled = ConnectionStrings.Parse(text);
-        var direct = ConnectionStrings.Parse(text.Replace("6543", "5432", StringComparison.Ordinal));
+        var parsed = ConnectionStrings.Parse(text, out var adjusted);
 
-        Assert.Equal((true, 0), (pooled.NoResetOnClose, pooled.MaxAutoPrepare));
-        Assert.False(direct.NoResetOnClose);
+        Assert.Equal(address, ConnectionStrings.FindAddress(parsed));
+        Assert.Equal((noReset, poolSize), (parsed.NoResetOnClose, parsed.MaxPoolSize));
+        Assert.True(address != DatabaseAddress.TransactionPooler || parsed.MaxAutoPrepare == 0);
+        Assert.Equal(told, string.Join("; ", adjusted));
+    }
+
+    /// <summary>Nobody is asked: the line is written before the first connection.</summary>
+    [Fact]
+    public void The_start_says_once_what_the_address_made_it_set()
+    {
+        var log = new CapturedLog();
+        var services = new ServiceCollection().AddLogging(logging => logging.AddProvider(log)).AddTicketFunctions(
+            new ConfigurationBuilder().AddInMemoryCollection(
+                [KeyValuePair.Create("ConnectionStrings:Tickets", (string?)$"postgresql://postgres.abc:{Secret}@aws-0-eu-west-1.pooler.supabase.com:6543/postgres")]).Build());
+        using var provider = services.BuildServiceProvider();
+
+        provider.GetRequiredService<NpgsqlDataSource>();
+        provider.GetRequiredService<NpgsqlDataSource>();
+
+        Assert.Equal(
+            "Database: aws-0-eu-west-1.pooler.supabase.com:6543 is a transaction pooler, so it is used with No Reset On Close=true",
+            Assert.Single(log.Entries).Message);
+    }
+
+    [Theory]
+    [InlineData("none")]
+    [InlineData("nombres_de_roles_con_más_de_sesenta_y_tres_bytes_que_Postgres_corta")]
+    public void A_role_that_would_not_be_the_one_meant_stops_the_start(string role)
+    {
+        var error = Assert.Throws<OptionsValidationException>(() => PlainHost.Build([KeyValuePair.Create("Storage:Role", (string?)role)]));
+
+        Assert.Contains("Storage__Role", Assert.Single(error.Failures), StringComparison.Ordinal);
     }
 
     [Fact]

@@ -136,7 +136,7 @@ public sealed class SchemaTests(TicketApp app) : IClassFixture<TicketApp>
             var claimed = await store.ClaimDueAsync(12, 0, options, default);
             claimed = [.. claimed, .. await store.ClaimDueAsync(12, 0, options, default)];
             Assert.Empty(await store.ClaimDueAsync(12, 0, options, default));
-            Assert.IsType<Claim.InProgress>(await store.ClaimAsync(claimed[0].Id, Guid.NewGuid(), options, force: false, default));
+            Assert.IsType<Claim.InProgress>(await store.ClaimAsync(claimed[0].Id, Guid.NewGuid(), options, force: false, onlyDue: false, default));
             await store.ParkExhaustedAsync(options.MaxAttempts, default);
             await store.ForgetProcessedAsync(default);
             await store.CountBacklogAsync(default);

@@ -94,7 +94,7 @@ public sealed class FailedAttemptTests(TicketApp app) : IClassFixture<TicketApp>
     {
         var store = app.Services.GetRequiredService<TicketStore>();
         var id = await app.AddTicketAsync("escrito y sin respuesta");
-        var ticket = ((Claim.Held)await store.ClaimAsync(id, Guid.NewGuid(), new TriageOptions(), force: false, default)).Ticket;
+        var ticket = ((Claim.Held)await store.ClaimAsync(id, Guid.NewGuid(), new TriageOptions(), force: false, onlyDue: false, default)).Ticket;
         var decision = new Decision(
             new Labels("Otro", "Neutral"), ScriptedClassifier.Identity("modelo"), new byte[32], null, false, [ScriptedClassifier.Call("modelo", cost: 0.10m)], TimeSpan.Zero);
 

@@ -332,7 +332,7 @@ public sealed class SameTextTests(TicketApp app) : IClassFixture<TicketApp>, IAs
         Assert.Equal(new TextLock(Owned: false, Locked: false, Earlier: null), await store.LockTextAsync(second, SHA256.HashData([]), [identity], 0, default));
 
         async Task<ClaimedTicket> ClaimAsync(Guid id) =>
-            ((Claim.Held)await store.ClaimAsync(id, Guid.NewGuid(), new TriageOptions(), force: false, default)).Ticket;
+            ((Claim.Held)await store.ClaimAsync(id, Guid.NewGuid(), new TriageOptions(), force: false, onlyDue: false, default)).Ticket;
     }
 
     [Fact]

@@ -3,15 +3,36 @@ using Npgsql;
 
 namespace TicketFunctions.Storage;
 
+/// <summary>What stands at an address of a database, as far as its host and port tell.</summary>
+public enum DatabaseAddress
+{
+    /// <summary>The server itself.</summary>
+    Direct,
+
+    /// <summary>A pooler that gives each connection a session of its own for as long as it lasts.</summary>
+    SessionPooler,
+
+    /// <summary>A pooler that gives each transaction a session: nothing may be kept in one.</summary>
+    TransactionPooler,
+}
+
 /// <summary>Turns what people paste (key=value or the <c>postgresql://</c> URI that Supabase shows) into Npgsql settings.</summary>
 /// <remarks>URI form: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS</remarks>
 public static class ConnectionStrings
 {
-    /// <summary>The transaction-mode port of Supabase's pooler.</summary>
-    private const int PoolerTransactionPort = 6543;
+    /// <summary>Supabase's poolers in transaction mode, and where PgBouncer listens unless it is told otherwise.</summary>
+    private static readonly int[] TransactionPorts = [6543, 6432];
+
+    /// <summary>Of the sessions that Supabase's smallest projects have for a login in session mode (15), a third: others want some.</summary>
+    private const int SessionPoolSize = 5;
 
     /// <exception cref="FormatException">The text is neither form; the message says how to mend it and never repeats the text.</exception>
-    public static NpgsqlConnectionStringBuilder Parse(string text)
+    public static NpgsqlConnectionStringBuilder Parse(string text) => Parse(text, out _);
+
+    /// <param name="text">Either form.</param>
+    /// <param name="adjusted">What was set because of where the database is, like <c>Maximum Pool Size=5</c>.</param>
+    /// <inheritdoc cref="Parse(string)"/>
+    public static NpgsqlConnectionStringBuilder Parse(string text, out IReadOnlyList<string> adjusted)
     {
         text = text.Trim();
         var builder = IsUri(text) ? ParseUri(text) : ParseKeyValue(text);
@@ -26,8 +47,26 @@ public static class ConnectionStrings
         }
 
         ApplyDefaults(builder);
+        adjusted = [.. AdjustToAddress(builder)];
         return builder;
     }
+
+    /// <summary>What stands at the address; a pooler with another name and port is taken for the server.</summary>
+    public static DatabaseAddress FindAddress(NpgsqlConnectionStringBuilder builder) =>
+        TransactionPorts.Contains(builder.Port) ? DatabaseAddress.TransactionPooler
+        : IsWithin(builder.Host!, "pooler.supabase.com") ? DatabaseAddress.SessionPooler
+        : DatabaseAddress.Direct;
+
+    /// <summary>Names what stands at an address, as people say it.</summary>
+    public static string Describe(DatabaseAddress address) => address switch
+    {
+        DatabaseAddress.TransactionPooler => "a transaction pooler",
+        DatabaseAddress.SessionPooler => "a session pooler",
+        _ => "a direct address",
+    };
+
+    /// <summary>Whether the database is on this machine.</summary>
+    public static bool IsLoopback(NpgsqlConnectionStringBuilder builder) => IsLoopback(builder.Host!);
 
     private const string Forms =
         "Set ConnectionStrings__Tickets (or SUPABASE_DB_URL) to `Host=…;Port=5432;Database=…;Username=…;Password=…` or `postgresql://user:password@host:5432/database` "
@@ -159,16 +198,9 @@ public static class ConnectionStrings
             builder.Timeout = 5;
         }
 
-        if (!builder.ShouldSerialize("Maximum Pool Size"))
+        if (!builder.ShouldSerialize("Maximum Pool Size") && FindAddress(builder) != DatabaseAddress.SessionPooler)
         {
             builder.MaxPoolSize = 20;
-        }
-
-        // A transaction pooler hands each statement to another session: nothing may be kept in one.
-        if (builder.Port == PoolerTransactionPort)
-        {
-            builder.NoResetOnClose = true;
-            builder.MaxAutoPrepare = 0;
         }
 
         // Supabase and other hosted servers take TLS; a server on this machine usually has none.
@@ -177,6 +209,38 @@ public static class ConnectionStrings
             builder.SslMode = SslMode.Require;
         }
     }
+
+    private static IEnumerable<string> AdjustToAddress(NpgsqlConnectionStringBuilder builder)
+    {
+        var address = FindAddress(builder);
+        if (address == DatabaseAddress.TransactionPooler && !builder.NoResetOnClose)
+        {
+            builder.NoResetOnClose = true;
+            yield return "No Reset On Close=true";
+        }
+
+        if (address == DatabaseAddress.TransactionPooler && builder.MaxAutoPrepare != 0)
+        {
+            builder.MaxAutoPrepare = 0;
+            yield return "Max Auto Prepare=0";
+        }
+
+        // Each connection, also an idle one, has a session of the project's few.
+        if (address == DatabaseAddress.SessionPooler && !builder.ShouldSerialize("Maximum Pool Size"))
+        {
+            builder.MaxPoolSize = SessionPoolSize;
+            yield return $"Maximum Pool Size={SessionPoolSize}";
+        }
+
+        // Supabase always takes TLS, and between it and us is the Internet.
+        if (builder.SslMode < SslMode.Require && (IsWithin(builder.Host!, "supabase.com") || IsWithin(builder.Host!, "supabase.co")))
+        {
+            builder.SslMode = SslMode.Require;
+            yield return "SSL Mode=Require";
+        }
+    }
+
+    private static bool IsWithin(string host, string domain) => host.EndsWith("." + domain, StringComparison.OrdinalIgnoreCase);
 
     private static bool IsLoopback(string host) =>
         host.Equals("localhost", StringComparison.OrdinalIgnoreCase)

@@ -50,6 +50,20 @@ public sealed class Migrations(NpgsqlDataSource dataSource)
         return [.. All.Where(migration => !known.Contains(migration.Version))];
     }
 
+    /// <summary>What the history has that is newer than this program, and may be of a newer one or of somebody else.</summary>
+    /// <exception cref="PostgresException">There is no history, or the login may not read it.</exception>
+    public async Task<IReadOnlyList<string>> FindNewerAsync(CancellationToken cancellationToken)
+    {
+        await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
+        return
+        [
+            .. await connection.QueryAsync<string>(new CommandDefinition(
+                "select concat_ws('_', version, name) from supabase_migrations.schema_migrations where version > @newest order by version",
+                new { newest = All[^1].Version },
+                cancellationToken: cancellationToken)),
+        ];
+    }
+
     private static async Task<bool> ApplyAsync(NpgsqlConnection connection, Migration migration, CancellationToken cancellationToken)
     {
         await using var transaction = await connection.BeginTransactionAsync(cancellationToken);

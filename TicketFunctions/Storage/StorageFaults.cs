@@ -43,7 +43,9 @@ public static class StorageFaults
                 or PostgresErrorCodes.InvalidAuthorizationSpecification
                 or PostgresErrorCodes.InvalidCatalogName
                 or PostgresErrorCodes.UndefinedTable
-                or PostgresErrorCodes.UndefinedColumn => StorageFault.Misconfigured,
+                or PostgresErrorCodes.UndefinedColumn
+                // Storage__Role names no role.
+                or PostgresErrorCodes.UndefinedObject => StorageFault.Misconfigured,
             // The server goes, starts, or ends sessions.
             { } code when code.StartsWith("57P", StringComparison.Ordinal) => StorageFault.Disconnected,
             // Supabase's pooler tells nearly everything by this: a session that it lost, too many clients, no session free in time.

@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using Dapper;
+using Microsoft.Extensions.Options;
 using Npgsql;
 using TicketFunctions.Classification;
 using TicketFunctions.Tickets;
@@ -13,7 +14,7 @@ namespace TicketFunctions.Storage;
 /// Locks are taken in one order: the ticket's row, then its work row, then its text's lock.
 /// Each may run twice: when a connection breaks nobody knows whether its statement was committed, and it is sent again.
 /// </summary>
-public sealed class TicketStore(NpgsqlDataSource dataSource)
+public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOptions>? options = null)
 {
     private static readonly JsonSerializerOptions CallsJson = new()
     {
@@ -27,16 +28,28 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
     /// </summary>
     private const string Limits = "select set_config('lock_timeout', @lockTimeout, true), set_config('statement_timeout', @statementTimeout, true);\n";
 
+    /// <summary>The same with the rights of a role, in the same way: a login that a pooler knows, and no more rights than needed.</summary>
+    /// <remarks>By itself set_config answers an unknown role with the code of a wrong value, which many things have.</remarks>
+    private const string LimitsOfRole =
+        """
+        select set_config('lock_timeout', @lockTimeout, true), set_config('statement_timeout', @statementTimeout, true), set_config('role', @role, true)
+        where pg_has_role(@role, 'member') is not null;
+
+        """;
+
+    private readonly string? _role = options?.Value.Role;
+
     static TicketStore() => DefaultTypeMap.MatchNamesWithUnderscores = true;
 
-    /// <summary>Claims one ticket for its next attempt, whether or not its backoff is over.</summary>
+    /// <summary>Claims one ticket for its next attempt.</summary>
     /// <param name="id">The ticket.</param>
     /// <param name="leaseToken">A new token, kept by the caller.</param>
     /// <param name="options">The length of the lease and the most attempts.</param>
     /// <param name="force">Claim it even if it is processed or parked.</param>
+    /// <param name="onlyDue">Not while it waits for its next attempt.</param>
     /// <param name="cancellationToken">Gives up waiting; a claim that happened all the same runs out with its lease.</param>
     public async Task<Claim> ClaimAsync(
-        Guid id, Guid leaseToken, TriageOptions options, bool force, CancellationToken cancellationToken)
+        Guid id, Guid leaseToken, TriageOptions options, bool force, bool onlyDue, CancellationToken cancellationToken)
     {
         // The row lock makes a claim wait for a classification that is being committed, and then see it:
         // without it the claim could start work on a ticket that was finished a moment ago.
@@ -63,7 +76,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
                 parked_at = null
               where work.lease_token = excluded.lease_token
                 or (
-                  (work.lease_token is null or work.due_at <= now())
+                  (work.due_at <= now() or (work.lease_token is null and not @onlyDue))
                   and (@force or (work.parked_at is null and work.attempts < @MaxAttempts))
                 )
               returning work.attempts
@@ -82,7 +95,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             left join claimed on true
             left join public.ticket_work as work on work.ticket_id = ticket.id
             """,
-            new { id, leaseToken, options.Lease, options.MaxAttempts, force },
+            new { id, leaseToken, options.Lease, options.MaxAttempts, force, onlyDue },
             cancellationToken);
 
         return row switch
@@ -891,9 +904,10 @@ public sealed class TicketStore(NpgsqlDataSource dataSource)
             var arguments = new DynamicParameters(parameters);
             arguments.Add("lockTimeout", Milliseconds(limit / 2));
             arguments.Add("statementTimeout", Milliseconds(limit * 0.75));
+            arguments.Add("role", _role);
             try
             {
-                return await run(connection, new CommandDefinition(Limits + sql, arguments, commandTimeout: commandTimeout, cancellationToken: cancellationToken));
+                return await run(connection, new CommandDefinition((_role is null ? Limits : LimitsOfRole) + sql, arguments, commandTimeout: commandTimeout, cancellationToken: cancellationToken));
             }
             catch (Exception e) when (StorageFaults.Find(e) == StorageFault.Disconnected)
             {

@@ -99,7 +99,8 @@ public sealed partial class TicketTriage(
             aborted.ThrowIfCancellationRequested();
 
             // What was forced is not forced again: by then the labels are somebody else's later ones.
-            var claim = await store.ClaimAsync(id, Guid.NewGuid(), _options, force && round == 1, CancellationToken.None);
+            // And who lost the ticket does not try it before its time: it may have been his own failure that was written.
+            var claim = await store.ClaimAsync(id, Guid.NewGuid(), _options, force && round == 1, onlyDue: round > 1, CancellationToken.None);
             if (Mismatches(claim.Description))
             {
                 if (claim is Claim.Held unwanted)
@@ -149,7 +150,7 @@ public sealed partial class TicketTriage(
     public async Task<TriageResult?> ReprocessAsync(Guid id, Labels found, long reuseAfter, CancellationToken stopping, CancellationToken giveBack)
     {
         stopping.ThrowIfCancellationRequested();
-        if (await store.ClaimAsync(id, Guid.NewGuid(), _options, force: true, CancellationToken.None) is not Claim.Held { Ticket: var ticket })
+        if (await store.ClaimAsync(id, Guid.NewGuid(), _options, force: true, onlyDue: false, CancellationToken.None) is not Claim.Held { Ticket: var ticket })
         {
             return null;
         }
@@ -364,9 +365,9 @@ public sealed partial class TicketTriage(
                 return new TriageResult.InProgress(TimeSpan.Zero);
 
             case FailStatus.LeaseLost:
-                // Another worker has it, or our own write was committed and its receipt lost: then it waits for its next attempt.
+                // Another worker has it, or has finished; or our own write was committed and its receipt lost.
                 Log.LeaseLost(logger, ticket.Id);
-                return new TriageResult.InProgress(TypicalAttempt);
+                return new TriageResult.InProgress(TimeSpan.Zero);
         }
 
         Log.Failed(logger, ticket.Id, failed.Kind, failed.Reason, ticket.Attempts, _options.MaxAttempts, ticket.WasProcessed ? "keeps its labels" : status.ToString());
@@ -440,7 +441,7 @@ public sealed partial class TicketTriage(
         [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: the daily budget for model calls is used up, deferred")]
         public static partial void Deferred(ILogger logger, Guid id);
 
-        [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: the lease had ended, nothing was written")]
+        [LoggerMessage(Level = LogLevel.Information, Message = "Ticket {Id}: no longer held, nothing more was written")]
         public static partial void LeaseLost(ILogger logger, Guid id);
 
         [LoggerMessage(Level = LogLevel.Warning, Message = "Ticket {Id}: {Kind}, {Reason} (attempt {Attempt} of {MaxAttempts}, {Next})")]

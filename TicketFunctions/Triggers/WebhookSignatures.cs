@@ -37,7 +37,7 @@ public sealed class WebhookOptions : IValidatableObject
 
     internal IReadOnlyList<byte[]> DecodeAll() => [.. new[] { Secret, PreviousSecret }.Where(secret => !string.IsNullOrWhiteSpace(secret)).Select(secret => Decode(secret!)!)];
 
-    private static byte[]? Decode(string secret)
+    internal static byte[]? Decode(string secret)
     {
         var bytes = new byte[64];
         var text = secret.Trim();
@@ -86,10 +86,7 @@ public sealed class WebhookSignatures(IOptions<WebhookOptions> options, TimeProv
         var matches = false;
         foreach (var secret in _secrets)
         {
-            using var hmac = IncrementalHash.CreateHMAC(HashAlgorithmName.SHA256, secret);
-            hmac.AppendData(Encoding.UTF8.GetBytes($"{id}.{timestamp}."));
-            hmac.AppendData(body);
-            var expected = hmac.GetHashAndReset();
+            var expected = Compute(secret, id, timestamp, body);
             foreach (var signature in signatures.Split(' '))
             {
                 var shown = new byte[expected.Length];
@@ -101,5 +98,35 @@ public sealed class WebhookSignatures(IOptions<WebhookOptions> options, TimeProv
         }
 
         return matches ? null : "no signature fits the secret";
+    }
+
+    /// <summary>The headers of a request that is signed now with the present secret; none when there is no secret.</summary>
+    public IReadOnlyDictionary<string, string> Sign(ReadOnlySpan<byte> body)
+    {
+        if (_secrets.Count == 0)
+        {
+            return new Dictionary<string, string>();
+        }
+
+        var id = $"msg_{Guid.NewGuid()}";
+        var timestamp = time.GetUtcNow().ToUnixTimeSeconds().ToString(CultureInfo.InvariantCulture);
+        return new Dictionary<string, string>
+        {
+            ["webhook-id"] = id,
+            ["webhook-timestamp"] = timestamp,
+            ["webhook-signature"] = Version + Convert.ToBase64String(Compute(_secrets[0], id, timestamp, body)),
+        };
+    }
+
+    /// <summary>Whether another place keeps one of these secrets, with or without its prefix.</summary>
+    public bool Knows(string secret) =>
+        WebhookOptions.Decode(secret) is { } other && _secrets.Any(own => CryptographicOperations.FixedTimeEquals(own, other));
+
+    private static byte[] Compute(byte[] secret, string id, string timestamp, ReadOnlySpan<byte> body)
+    {
+        using var hmac = IncrementalHash.CreateHMAC(HashAlgorithmName.SHA256, secret);
+        hmac.AppendData(Encoding.UTF8.GetBytes($"{id}.{timestamp}."));
+        hmac.AppendData(body);
+        return hmac.GetHashAndReset();
     }
 }

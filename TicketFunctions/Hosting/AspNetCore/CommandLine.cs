@@ -26,6 +26,7 @@ public static class CommandLine
         var root = new RootCommand("Gives every support ticket in a Postgres table a category and a sentiment. Without a command it serves.");
         var serve = ServeCommand.Create();
         root.Subcommands.Add(serve);
+        root.Subcommands.Add(HealthCommand.Create());
         root.Subcommands.Add(MigrateCommand.Create());
         root.Subcommands.Add(SweepCommand.Create());
         root.Subcommands.Add(ParkedCommand.Create());
@@ -36,6 +37,7 @@ public static class CommandLine
         root.Subcommands.Add(ClassifyCommand.Create());
         root.Subcommands.Add(EvaluateCommand.Create());
         root.Subcommands.Add(ModelsCommand.Create());
+        root.Subcommands.Add(DoctorCommand.Create());
         root.Subcommands.Add(TrainCommand.Create());
         root.SetAction((_, cancellationToken) => Guarded(ServeCommand.RunAsync, cancellationToken));
 

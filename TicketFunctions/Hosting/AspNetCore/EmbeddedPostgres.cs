@@ -127,7 +127,7 @@ public sealed class EmbeddedPostgres : IAsyncDisposable
         {
             cancellationToken.ThrowIfCancellationRequested();
             throw new EmbeddedPostgresException(
-                $"Postgres could not be started in {options.Folder}. Check that the folder belongs to the account that runs this and that the disk has room, or choose another folder. "
+                $"Postgres could not be started in {options.Folder}. Check that the folder belongs to the account that runs this and that the disk has room, or set ConnectionStrings__Tickets to a database of yours. "
                 + $"The reason: {e.Message}", e);
         }
     }

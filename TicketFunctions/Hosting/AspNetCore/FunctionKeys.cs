@@ -47,7 +47,8 @@ public sealed class FunctionKeys(IOptions<KeyOptions> options)
                 + "set Keys__Function (and Keys__Admin), or listen on http://localhost:7071.";
     }
 
-    private static IEnumerable<string> FindAddresses(IConfiguration configuration)
+    /// <summary>What the settings say to listen on; nothing where they say nothing.</summary>
+    internal static IEnumerable<string> FindAddresses(IConfiguration configuration)
     {
         foreach (var url in (configuration["urls"] ?? "").Split(';', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries))
         {
@@ -72,18 +73,21 @@ public sealed class FunctionKeys(IOptions<KeyOptions> options)
     }
 
     /// <exception cref="FormatException">It is not an address.</exception>
-    private static bool IsLoopback(string address)
+    internal static BindingAddress Parse(string address)
     {
-        string host;
         try
         {
-            host = BindingAddress.Parse(address).Host;
+            return BindingAddress.Parse(address);
         }
         catch (FormatException)
         {
             throw new FormatException($"The address '{address}' to listen on cannot be read; write ASPNETCORE_URLS like http://localhost:7071, several with semicolons.");
         }
+    }
 
+    private static bool IsLoopback(string address)
+    {
+        var host = Parse(address).Host;
         return host.Equals("localhost", StringComparison.OrdinalIgnoreCase)
             || host.StartsWith("unix:", StringComparison.Ordinal)
             || (IPAddress.TryParse(host.Trim('[', ']'), out var ip) && IPAddress.IsLoopback(ip));

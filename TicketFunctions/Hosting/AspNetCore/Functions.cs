@@ -65,7 +65,7 @@ public static class Functions
     }
 
     /// <summary>The prefix of all routes, from the same host.json that the Functions host reads; its default is <c>api</c>.</summary>
-    private static string ReadRoutePrefix()
+    internal static string ReadRoutePrefix()
     {
         using var hostJson = JsonDocument.Parse(
             File.ReadAllBytes(Path.Combine(AppContext.BaseDirectory, "host.json")),

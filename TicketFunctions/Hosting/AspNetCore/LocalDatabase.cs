@@ -64,6 +64,6 @@ public sealed class LocalDatabase : IAsyncDisposable
         }
 
         return Path.Combine(
-            Environment.GetFolderPath(Environment.SpecialFolder.LocalApplicationData, Environment.SpecialFolderOption.Create), "TicketFunctions", "postgres");
+            Environment.GetFolderPath(Environment.SpecialFolder.LocalApplicationData, Environment.SpecialFolderOption.DoNotVerify), "TicketFunctions", "postgres");
     }
 }

@@ -27,7 +27,7 @@ internal sealed partial record PostgresBinaries(string Folder, int Major)
     public static async Task<PostgresBinaries> FindAsync(EmbeddedPostgresOptions options, PostgresHome home, ILogger logger, CancellationToken cancellationToken)
     {
         int? needed = home.HasData ? int.Parse(PostgresHome.ReadShared(Path.Combine(home.DataFolder, "PG_VERSION")), CultureInfo.InvariantCulture) : null;
-        if (options.BinFolder is { } configured)
+        if (options.BinFolder is { Length: > 0 } configured)
         {
             var binaries = await TryAsync(Path.GetFullPath(configured), home, cancellationToken)
                 ?? throw new EmbeddedPostgresException(

@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Options;
+using TicketFunctions.Storage;
 
 namespace TicketFunctions.Hosting.AspNetCore.Commands;
 
@@ -12,6 +13,8 @@ internal static class CommandServices
         var builder = Host.CreateApplicationBuilder(new HostApplicationBuilderSettings { Args = PlainHost.ReadSettingsOnce, ContentRootPath = AppContext.BaseDirectory });
         builder.Configuration.AddLocalSettings();
         builder.AddQuietLogging();
+        // What the service says once at its start.
+        builder.Logging.AddFilter(typeof(TicketStore).FullName, LogLevel.Warning);
         builder.Services.AddTicketFunctions(builder.Configuration).AddChatClients();
 
         // Ctrl-C belongs to the command line, which cancels the command.

@@ -79,6 +79,10 @@ internal static class ServeCommand
                 Console.Error.WriteLine($"warning: the database lacks {missing.Count} migration(s); run `dotnet run --project TicketFunctions -- migrate`.");
             }
         }
+        catch (PostgresException e) when (e.SqlState == PostgresErrorCodes.InsufficientPrivilege)
+        {
+            // A login of the least rights cannot see them, and need not.
+        }
         catch (Exception e) when (StorageFaults.IsUnavailable(e))
         {
             Console.Error.WriteLine($"warning: the database cannot be reached yet ({e.Message}); the service goes on and tries again with every request.");
