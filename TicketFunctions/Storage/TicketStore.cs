@@ -895,9 +895,11 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
     private async Task<T> RunOnceAsync<T>(
         string sql, object parameters, int? commandTimeout, Func<NpgsqlConnection, CommandDefinition, Task<T>> run, CancellationToken cancellationToken)
     {
+        var isOpen = false;
         try
         {
             await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
+            isOpen = true;
 
             // Zero is none, for us and for the server.
             var limit = TimeSpan.FromSeconds(commandTimeout ?? connection.CommandTimeout);
@@ -905,20 +907,18 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
             arguments.Add("lockTimeout", Milliseconds(limit / 2));
             arguments.Add("statementTimeout", Milliseconds(limit * 0.75));
             arguments.Add("role", _role);
-            try
-            {
-                return await run(connection, new CommandDefinition((_role is null ? Limits : LimitsOfRole) + sql, arguments, commandTimeout: commandTimeout, cancellationToken: cancellationToken));
-            }
-            catch (Exception e) when (StorageFaults.Find(e) == StorageFault.Disconnected)
+            var command = (_role is null ? Limits : LimitsOfRole) + sql;
+            return await run(connection, new CommandDefinition(command, arguments, commandTimeout: commandTimeout, cancellationToken: cancellationToken));
+        }
+        catch (Exception e) when (StorageFaults.Find(e) is { } fault)
+        {
+            Telemetry.CountStorageFault(e);
+            if (isOpen && fault == StorageFault.Disconnected)
             {
                 // The others in the pool lead to the same server, which is gone, or has become one that only reads.
                 dataSource.Clear();
-                throw;
             }
-        }
-        catch (Exception e) when (StorageFaults.Find(e) is not null)
-        {
-            Telemetry.CountStorageFault(e);
+
             throw;
         }
 
