@@ -8,7 +8,7 @@ namespace TicketFunctions.Triggers;
 public sealed class CheckHealth(TicketStore store)
 {
     [Function("Live")]
-    [Tags("Operation")]
+    [Tags("Operations")]
     [EndpointSummary("Say that the process answers")]
     [ProducesResponseType<HealthAnswer>(StatusCodes.Status200OK, Description = "It does.")]
     public IResult Live([HttpTrigger(AuthorizationLevel.Anonymous, "get", Route = "health/live")] HttpRequest request) =>
@@ -16,7 +16,7 @@ public sealed class CheckHealth(TicketStore store)
 
     /// <summary>Writes to the database: one that was failed over to read-only, or lacks the migrations, is not ready.</summary>
     [Function("Ready")]
-    [Tags("Operation")]
+    [Tags("Operations")]
     [EndpointSummary("Say whether the database takes writes")]
     [ProducesResponseType<HealthAnswer>(StatusCodes.Status200OK, Description = "It does.")]
     [ProducesResponseType<HealthAnswer>(StatusCodes.Status503ServiceUnavailable, Description = "It does not, or the migrations were not applied.")]

@@ -8,7 +8,7 @@ namespace TicketFunctions.Triggers;
 public sealed class ListModels(ModelCatalog catalog, RequestLimit limit)
 {
     [Function(nameof(ListModels))]
-    [Tags("Operation")]
+    [Tags("Operations")]
     [EndpointSummary("List the models that the configured servers offer")]
     [ProducesResponseType<ModelsAnswer>(StatusCodes.Status200OK, Description = "The models, and what is wrong with the servers that offer none.")]
     [ProducesProblem(

@@ -7,7 +7,9 @@ using System.Text.Json.Nodes;
 using System.Text.Json.Schema;
 using System.Text.Json.Serialization;
 using System.Text.Json.Serialization.Metadata;
-using Microsoft.AspNetCore.Http.Metadata;
+using Microsoft.AspNetCore.Mvc;
+using Microsoft.AspNetCore.Mvc.ApiExplorer;
+using Microsoft.AspNetCore.Mvc.Formatters;
 using Microsoft.Azure.Functions.Worker;
 using Microsoft.OpenApi;
 using Microsoft.OpenApi.Reader;
@@ -76,9 +78,6 @@ public sealed class OpenApiDescription(Taxonomy taxonomy, WebhookSignatures sign
                 }
             }
 
-            _document.Tags = new HashSet<OpenApiTag>(
-                _document.Paths.Values.SelectMany(path => path.Operations!.Values).SelectMany(operation => operation.Tags!)
-                    .Select(tag => tag.Reference.Id!).Distinct().Select(tag => new OpenApiTag { Name = tag }));
             using var text = new StringWriter(CultureInfo.InvariantCulture);
             _document.SerializeAsV31(new OpenApiJsonWriter(text));
             return text.ToString();
@@ -116,16 +115,16 @@ public sealed class OpenApiDescription(Taxonomy taxonomy, WebhookSignatures sign
         private OpenApiResponses DescribeResponses(MethodInfo method, bool isOpen)
         {
             var responses = new SortedDictionary<int, OpenApiResponse>();
-            foreach (var answers in method.GetCustomAttributes().OfType<IProducesResponseTypeMetadata>().GroupBy(answer => answer.StatusCode))
+            foreach (var answers in method.GetCustomAttributes<ProducesResponseTypeAttribute>().GroupBy(answer => answer.StatusCode))
             {
                 responses[answers.Key] = new OpenApiResponse
                 {
                     Description = answers.Select(answer => answer.Description).First(description => description is not null),
                     Content = new Dictionary<string, IOpenApiMediaType>(
                         from answer in answers
-                        where answer.Type is not null && answer.Type != typeof(void)
-                        from mediaType in answer.ContentTypes.DefaultIfEmpty("application/json")
-                        group DescribeType(answer.Type!) by mediaType into content
+                        where answer.Type != typeof(void)
+                        from mediaType in ReadMediaTypes(answer)
+                        group DescribeType(answer.Type) by mediaType into content
                         from described in DescribeContent(content.Key, [.. content])
                         select described),
                 };
@@ -152,6 +151,13 @@ public sealed class OpenApiDescription(Taxonomy taxonomy, WebhookSignatures sign
             }
 
             return result;
+        }
+
+        private static IEnumerable<string> ReadMediaTypes(IApiResponseMetadataProvider answer)
+        {
+            var mediaTypes = new MediaTypeCollection();
+            answer.SetContentTypes(mediaTypes);
+            return mediaTypes.DefaultIfEmpty("application/json");
         }
 
         private void AddProblems(SortedDictionary<int, OpenApiResponse> responses, int status, IReadOnlyList<(string Maker, Problem Problem)> problems)
@@ -249,10 +255,17 @@ public sealed class OpenApiDescription(Taxonomy taxonomy, WebhookSignatures sign
                 }
             }
 
+            // What the constructor takes for a member that is left out is null, and that need not be what null means.
+            (schema as JsonObject)?.Remove("default");
             if (attributes.Any(attribute => attribute is JsonIgnoreAttribute) && schema["type"] is JsonArray types)
             {
                 // It is left out rather than null.
                 schema["type"] = types[0]!.DeepClone();
+            }
+
+            if (context.TypeInfo.Type.IsEnum)
+            {
+                schema["type"] = "string";
             }
 
             foreach (var attribute in attributes)

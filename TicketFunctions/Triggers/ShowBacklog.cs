@@ -9,7 +9,7 @@ namespace TicketFunctions.Triggers;
 public sealed class ShowBacklog(TicketStore store, Spending spending)
 {
     [Function(nameof(ShowBacklog))]
-    [Tags("Operation")]
+    [Tags("Operations")]
     [EndpointSummary("Show what is left to do, and what today cost")]
     [ProducesResponseType<BacklogAnswer>(StatusCodes.Status200OK, Description = "The counts, and the money of the current UTC day.")]
     [ProducesProblem(nameof(Problem.StorageUnavailable), nameof(Problem.InternalError))]

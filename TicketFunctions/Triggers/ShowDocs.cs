@@ -30,7 +30,8 @@ public sealed class ShowDocs(DocsPage page)
     [Tags("Documentation")]
     [EndpointSummary("Show a file of the interactive page")]
     [ApiParameter(ParameterLocation.Path, "file", "The name of the file.", Example = "index.html")]
-    [ProducesResponseType<string>(StatusCodes.Status200OK, "text/html", "text/css", "text/javascript", "image/png", Description = "The file.")]
+    [ProducesResponseType<string>(
+        StatusCodes.Status200OK, "text/html", "text/css", "text/javascript", "application/javascript", "image/png", "application/octet-stream", Description = "The file.")]
     [ProducesProblem(nameof(Problem.NotFound))]
     public IResult RunFile([HttpTrigger(AuthorizationLevel.Anonymous, "get", Route = Route + "/{file}")] HttpRequest request) => page;
 }

@@ -9,7 +9,7 @@ namespace TicketFunctions.Hosting.AspNetCore;
 public sealed class RunTimer(TimerFunctions timers)
 {
     [Function(nameof(RunTimer))]
-    [Tags("Operation")]
+    [Tags("Operations")]
     [EndpointSummary("Run a timer now")]
     [EndpointDescription("Starts the sweep and does not wait for its end. Needs the admin key.")]
     [ApiParameter(Microsoft.OpenApi.ParameterLocation.Path, "name", "The name of a function with a timer.", Example = nameof(SweepTickets))]
