@@ -46,7 +46,7 @@ public static class Telemetry
         advice: new InstrumentAdvice<double> { HistogramBucketBoundaries = [1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400, 86400] });
 
     private static readonly Counter<long> ExpiredLeases = Meter.CreateCounter<long>(
-        "tickets.leases.expired", "{lease}", "Tickets that a sweep took over from an attempt which had not ended within its lease.");
+        "tickets.leases.expired", "{lease}", "Tickets that were taken over from an attempt which had not ended within its lease.");
 
     private static readonly Counter<long> StorageFaultCount = Meter.CreateCounter<long>(
         "tickets.storage.faults", "{fault}", "Statements that the database did not take or did not answer.");

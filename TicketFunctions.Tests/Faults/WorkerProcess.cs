@@ -83,7 +83,7 @@ public sealed class WorkerProcess : IAsyncDisposable
 
     /// <summary>Asks for a ticket, or sends the webhook of its insert.</summary>
     /// <returns>The status; null when the worker is gone.</returns>
-    public async Task<HttpStatusCode?> PostAsync(Guid id, bool isWebhook = false)
+    public async Task<HttpStatusCode?> PostAsync(Guid id, bool isWebhook = false, bool isAsync = false)
     {
         var body = new JsonObject { ["id"] = id.ToString() };
         if (isWebhook)
@@ -93,7 +93,13 @@ public sealed class WorkerProcess : IAsyncDisposable
 
         try
         {
-            using var response = await Http.PostAsJsonAsync("/process-ticket", body);
+            using var request = new HttpRequestMessage(HttpMethod.Post, "/process-ticket") { Content = JsonContent.Create(body) };
+            if (isAsync)
+            {
+                request.Headers.Add("Prefer", "respond-async");
+            }
+
+            using var response = await Http.SendAsync(request);
             return response.StatusCode;
         }
         catch (Exception e) when (e is HttpRequestException or IOException or ObjectDisposedException or OperationCanceledException)

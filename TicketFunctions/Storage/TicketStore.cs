@@ -90,6 +90,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
               work.lease_token is null and (work.parked_at is not null or work.attempts >= @MaxAttempts)
                 or work.due_at <= now() and work.attempts >= @MaxAttempts as parked,
               extract(epoch from work.due_at - now())::float8 as due_in_seconds,
+              claimed.attempts is not null and work.lease_token <> @leaseToken as expired,
               work.last_error
             from ticket
             left join claimed on true
@@ -98,6 +99,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
             new { id, leaseToken, options.Lease, options.MaxAttempts, force, onlyDue },
             cancellationToken);
 
+        Telemetry.CountExpiredLeases(row is { Expired: true } ? 1 : 0);
         return row switch
         {
             null => new Claim.NotFound(),
@@ -934,6 +936,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
         public int? ClaimedAttempts { get; init; }
         public bool? Parked { get; init; }
         public double? DueInSeconds { get; init; }
+        public bool? Expired { get; init; }
         public string? LastError { get; init; }
     }
 

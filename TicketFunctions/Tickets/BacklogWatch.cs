@@ -45,14 +45,21 @@ public sealed partial class BacklogWatch : BackgroundService
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
     {
         using var timer = new PeriodicTimer(Period);
-        do
+        try
         {
-            if (_gauge.Enabled)
+            do
             {
-                await CountAsync(stoppingToken);
+                if (_gauge.Enabled)
+                {
+                    await CountAsync(stoppingToken);
+                }
             }
+            while (await timer.WaitForNextTickAsync(stoppingToken));
         }
-        while (await timer.WaitForNextTickAsync(stoppingToken));
+        catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
+        {
+            // Also when the host never started: it would take this for a crash.
+        }
     }
 
     public override void Dispose()

@@ -184,7 +184,7 @@ internal sealed class SoakRun : IAsyncDisposable
                     // One is left to the sweeps.
                     var times = shape switch { 0 => 0, 1 => 1, 2 => 3, _ => 2 };
                     _counts.Duplicates += Math.Max(0, times - 1);
-                    sent.AddRange(workers.Take(times).Select(worker => PostAsync(worker, id, isWebhook: shape == 3)));
+                    sent.AddRange(workers.Take(times).Select(worker => PostAsync(worker, id, isWebhook: shape == 3, isAsync: shape > 0 && n % 3 == 0)));
                     break;
 
                 case < 93:
@@ -204,10 +204,10 @@ internal sealed class SoakRun : IAsyncDisposable
         await Task.WhenAll(sent);
     }
 
-    private async Task PostAsync(int worker, Guid id, bool isWebhook)
+    private async Task PostAsync(int worker, Guid id, bool isWebhook, bool isAsync)
     {
         Interlocked.Increment(ref _counts.Posts);
-        if (_workers[worker] is { } process && await process.PostAsync(id, isWebhook) is { } status)
+        if (_workers[worker] is { } process && await process.PostAsync(id, isWebhook, isAsync) is { } status)
         {
             _statuses.AddOrUpdate(status, 1, (_, n) => n + 1);
             if (status == HttpStatusCode.InternalServerError)
