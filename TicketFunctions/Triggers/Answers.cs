@@ -10,9 +10,9 @@ namespace TicketFunctions.Triggers;
 /// <summary>The ticket with its labels.</summary>
 public sealed record TicketAnswer(
     Guid Id,
-    [property: Description("One of the labels of today's configuration. A ticket labelled before a change of them keeps its own until it is reprocessed.")]
+    [property: Description("One of the configured labels. A ticket labelled by a person, or before the labels changed, is answered with the text its row holds.")]
     string Category,
-    [property: Description("As the category, one of today's labels.")]
+    [property: Description("As the category, one of the configured labels, or the text its row holds.")]
     string Sentiment,
     bool Processed,
     [property: Description("model: decided now. stored: the row had the labels. reused: the same text was decided before. baseline: the embedded classifier decided.")]

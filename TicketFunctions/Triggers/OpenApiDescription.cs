@@ -291,20 +291,26 @@ public sealed class OpenApiDescription(Taxonomy taxonomy, WebhookSignatures sign
                 }
             }
 
-            if (FindWords(context.PropertyInfo) is { } words)
+            if (FindLabels(context.PropertyInfo) is { } labels)
             {
-                schema["enum"] = List(words);
+                // Any text beside them: a row that a person labelled, or that was labelled before the labels changed, is answered as it is stored.
+                schema["anyOf"] = new JsonArray(
+                    new JsonObject { ["type"] = "string", ["enum"] = List(labels.Select(label => label.Label)) }, new JsonObject { ["type"] = "string" });
+            }
+
+            if (context.PropertyInfo is { Name: "type" } type && type.DeclaringType == typeof(Problem.Body))
+            {
+                schema["enum"] = List(Problems.Select(problem => problem.Problem.Type).Distinct());
             }
 
             return schema;
         }
 
-        /// <summary>The values of a member that are known only now.</summary>
-        private IEnumerable<string>? FindWords(JsonPropertyInfo? property) => (property?.DeclaringType.Name, property?.Name) switch
+        /// <summary>The labels that a member may hold, which are known only now.</summary>
+        private IReadOnlyList<LabelOptions>? FindLabels(JsonPropertyInfo? property) => (property?.DeclaringType.Name, property?.Name) switch
         {
-            (nameof(TicketAnswer), "category") => taxonomy.Categories.Select(label => label.Label),
-            (nameof(TicketAnswer), "sentiment") => taxonomy.Sentiments.Select(label => label.Label),
-            (nameof(Problem.Body), "type") => Problems.Select(problem => problem.Problem.Type).Distinct(),
+            (nameof(TicketAnswer), "category") => taxonomy.Categories,
+            (nameof(TicketAnswer), "sentiment") => taxonomy.Sentiments,
             _ => null,
         };
 
