@@ -1,7 +1,10 @@
 using System.Net;
 using Microsoft.AspNetCore.Builder;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Options;
 using TicketFunctions.Hosting.AspNetCore;
 using TicketFunctions.Tests.Support;
+using TicketFunctions.Triggers;
 
 namespace TicketFunctions.Tests.Hosting;
 
@@ -18,6 +21,20 @@ public sealed class GuardedApp : IAsyncLifetime
 public sealed class KeysTests(GuardedApp guarded) : IClassFixture<GuardedApp>
 {
     private const string Function = "fZ+/9==";
+
+    [Theory]
+    [InlineData("http://localhost:7071", null, true)]
+    [InlineData("http://0.0.0.0:7071", null, false)]
+    [InlineData("http://localhost:7071;http://*:7072", null, false)]
+    [InlineData("http://0.0.0.0:7071", "true", true)]
+    [InlineData("http://localhost:7071", "false", false)]
+    public async Task The_interactive_page_is_there_by_itself_only_where_no_other_machine_can_reach_it(string urls, string? setting, bool isThere)
+    {
+        await using var host = PlainHost.Build(
+            new Dictionary<string, string?> { ["urls"] = urls, ["Keys:Function"] = "key", ["Docs:Enabled"] = setting, ["ConnectionStrings:Tickets"] = "Host=localhost" });
+
+        Assert.Equal(isThere, host.Services.GetRequiredService<IOptions<DocsOptions>>().Value.Enabled);
+    }
 
     [Theory]
     [InlineData(null, null, false, false)]

@@ -39,13 +39,14 @@ public sealed class FunctionKeys(IOptions<KeyOptions> options)
     }
 
     /// <summary>Why the host must not start, or null: an address that others can reach needs keys.</summary>
-    public static string? FindError(IConfiguration configuration, KeyOptions keys)
-    {
-        var open = FindAddresses(configuration).Where(address => !IsLoopback(address)).ToList();
-        return open.Count == 0 || !string.IsNullOrWhiteSpace(keys.Function) ? null
-            : $"The address {open[0]} can be reached from other machines and Keys__Function is not set; "
+    public static string? FindError(IConfiguration configuration, KeyOptions keys) =>
+        FindOpenAddress(configuration) is not { } open || !string.IsNullOrWhiteSpace(keys.Function) ? null
+            : $"The address {open} can be reached from other machines and Keys__Function is not set; "
                 + "set Keys__Function (and Keys__Admin), or listen on http://localhost:7071.";
-    }
+
+    /// <summary>The first address to listen on that other machines can reach, or null.</summary>
+    /// <exception cref="FormatException">One of them is not an address.</exception>
+    internal static string? FindOpenAddress(IConfiguration configuration) => FindAddresses(configuration).FirstOrDefault(address => !IsLoopback(address));
 
     /// <summary>What the settings say to listen on; nothing where they say nothing.</summary>
     internal static IEnumerable<string> FindAddresses(IConfiguration configuration)

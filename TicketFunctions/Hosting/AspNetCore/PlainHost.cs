@@ -31,7 +31,7 @@ public static class PlainHost
         }
 
         builder.Configuration["SweepSchedule"] ??= DefaultSweepSchedule;
-        builder.Configuration["Docs:Enabled"] ??= "true";
+        builder.Configuration["Docs:Enabled"] ??= FunctionKeys.FindOpenAddress(builder.Configuration) is null ? "true" : "false";
         builder.AddQuietLogging();
         builder.WebHost.ConfigureKestrel(kestrel =>
         {
