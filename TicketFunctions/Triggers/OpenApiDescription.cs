@@ -54,7 +54,7 @@ public sealed class OpenApiDescription(Taxonomy taxonomy, WebhookSignatures sign
             Paths = [],
             Components = new OpenApiComponents
             {
-                Schemas = new Dictionary<string, IOpenApiSchema>(),
+                Schemas = new SortedDictionary<string, IOpenApiSchema>(StringComparer.Ordinal),
                 SecuritySchemes = new Dictionary<string, IOpenApiSecurityScheme>
                 {
                     [KeyInHeader] = DescribeKey(ParameterLocation.Header, RequestLimit.KeyHeader),

@@ -39,7 +39,7 @@ public sealed class ShowDocs(DocsPage page)
 /// <summary>The files of Swagger UI, which the package carries; the browser is told to ask nobody else for anything.</summary>
 public sealed class DocsPage(IOptions<DocsOptions> options, IServiceProvider services) : IResult
 {
-    /// <summary>Swagger UI writes styles into its elements, and has pictures in its style sheet.</summary>
+    /// <summary>Swagger UI writes a style element into its page, and has pictures in its style sheet.</summary>
     private const string ContentSecurityPolicy =
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
         + "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
