@@ -179,7 +179,10 @@ public sealed class OpenApiTests(TicketApp app) : IClassFixture<TicketApp>
 
         foreach (var file in new[] { "index.html", "index.js", "swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png", "LICENSE" })
         {
-            Assert.Equal(HttpStatusCode.OK, (await caller.GetAsync("/docs/" + file)).StatusCode);
+            var answer = await caller.GetAsync("/docs/" + file);
+            Assert.Equal(HttpStatusCode.OK, answer.StatusCode);
+            using var again = new HttpRequestMessage(HttpMethod.Get, "/docs/" + file) { Headers = { IfNoneMatch = { answer.Headers.ETag! } } };
+            Assert.Equal(HttpStatusCode.NotModified, (await caller.SendAsync(again)).StatusCode);
         }
 
         using (var nobody = calls.CreateClient(usual))

@@ -9,7 +9,7 @@ namespace TicketFunctions.Triggers;
 /// <summary>The section <c>Docs</c>: whether there is a page to read about the calls and try them.</summary>
 public sealed class DocsOptions
 {
-    /// <summary>The plain host turns it on unless it is set.</summary>
+    /// <summary>Unless it is set, the plain host turns it on where no other machine can reach it.</summary>
     public bool Enabled { get; set; }
 }
 
@@ -32,6 +32,7 @@ public sealed class ShowDocs(DocsPage page)
     [ApiParameter(ParameterLocation.Path, "file", "The name of the file.", Example = "index.html")]
     [ProducesResponseType<string>(
         StatusCodes.Status200OK, "text/html", "text/css", "text/javascript", "application/javascript", "image/png", "application/octet-stream", Description = "The file.")]
+    [ProducesResponseType(StatusCodes.Status304NotModified, Description = "The file is still the one that If-None-Match names.")]
     [ProducesProblem(nameof(Problem.NotFound))]
     public IResult RunFile([HttpTrigger(AuthorizationLevel.Anonymous, "get", Route = Route + "/{file}")] HttpRequest request) => page;
 }
