@@ -272,6 +272,7 @@ public sealed class DoctorTests(FinishedProject project) : IClassFixture<Finishe
         1,
         "Storage__Role=nobody Model__Name=yours Keys__Function= ASPNETCORE_URLS=http://*:8080",
         "fail  role|There is no role nobody",
+        "skip  grants|there is no such role",
         "fail  writes|42704",
         "fail  model|yours is not among the models",
         "fail  keys|The address http://*:8080 can be reached from other machines")]

@@ -40,13 +40,9 @@ internal sealed class TelemetryExport(IConfiguration configuration, ILoggerFacto
             {
                 // The exporter reads its variables from here: from the same settings as everything else.
                 builder.Services.AddSingleton(configuration);
-                builder.ConfigureResource(resource =>
-                {
-                    if (!IsSet("OTEL_SERVICE_NAME", configuration))
-                    {
-                        resource.AddService("ticket-functions");
-                    }
-                });
+
+                // Ours first, so that the variables win. The generated id of the instance keeps the numbers of several processes apart.
+                builder.ConfigureResource(resource => resource.Clear().AddService("ticket-functions").AddTelemetrySdk().AddEnvironmentVariableDetector());
 
                 if (traces)
                 {

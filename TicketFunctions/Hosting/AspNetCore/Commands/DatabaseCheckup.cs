@@ -156,6 +156,12 @@ internal sealed class DatabaseCheckup(IServiceProvider services, Uri? url, strin
     private async Task CheckGrantsAsync(CancellationToken cancellationToken)
     {
         const string What = "grants";
+        if (await _diagnosis.FindRoleAsync(_storage.Role, cancellationToken) is null)
+        {
+            report(Verdict.Skip, What, "skipped: there is no such role.");
+            return;
+        }
+
         var tables = await _diagnosis.FindMissingTablesAsync(cancellationToken);
         var grants = await _diagnosis.FindMissingGrantsAsync(_storage.Role, cancellationToken);
         var policies = await _diagnosis.FindPolicyGapsAsync(_storage.Role, cancellationToken);
@@ -204,7 +210,7 @@ internal sealed class DatabaseCheckup(IServiceProvider services, Uri? url, strin
 
         if (open.Count + anybodys.Count == 0)
         {
-            report(Verdict.Ok, What, "On for every table of the service, and nobody who has not signed in has a grant.");
+            report(Verdict.Ok, What, "Off for no table of the service, and nobody who has not signed in has a grant.");
         }
     }
 
