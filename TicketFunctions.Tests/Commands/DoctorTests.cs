@@ -1,4 +1,5 @@
 using System.Net;
+using System.Net.Sockets;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using Dapper;
@@ -166,7 +167,32 @@ public sealed class DoctorTests(FinishedProject project) : IClassFixture<Finishe
         """,
         "fail  writes|only reads (25006)",
         "fail  migrations|Missing: 20261120090000_tickets, ")]
-    [InlineData(1, "drop table ticket_heartbeat", "fail  writes|42P01). Run `migrate`.")]
+    [InlineData(
+        1,
+        "drop table ticket_heartbeat, ticket_work",
+        "fail  grants|There is no public.ticket_heartbeat, public.ticket_work to have rights on.",
+        "fail  writes|42P01). Run `migrate`.")]
+    [InlineData(
+        0,
+        """
+        drop policy "The app labels tickets" on tickets;
+        create policy "Anybody's" on tickets for update using (description = 'canary');
+        create policy "Few" on ticket_failures as restrictive for insert to ticket_functions with check (attempt < 3);
+        create policy "All" on ticket_decisions as restrictive using (true);
+        create policy "Not ours" on ticket_heartbeat as restrictive to anon using (false);
+        create function current_setting(text) returns text language sql
+          as 'select case $1 when ''server_version'' then ''14.9'' when ''server_version_num'' then ''140009'' else pg_catalog.current_setting($1) end';
+        """,
+        "warn  grants|some rows only, and it never hears of the others: insert on ticket_failures, update on tickets.",
+        "warn  version|Postgres 14.9: not tested; upgrade to 15")]
+    [InlineData(
+        0,
+        """
+        delete from vault.secrets;
+        create function own() returns trigger language plpgsql as 'begin perform net.http_post(''canary''); return null; end';
+        create trigger mine after insert on tickets for each row execute function own();
+        """,
+        "warn  webhook|mine send requests elsewhere, or by functions of your own")]
     [InlineData(0, "delete from vault.secrets", "warn  webhook|No trigger sends tickets, though Webhooks__Secret is set")]
     [InlineData(0, "drop schema vault cascade", "warn  webhook|No trigger sends tickets")]
     [InlineData(0, "drop trigger ticket_webhook_of_insert on tickets; drop trigger ticket_webhook_of_update on tickets", "warn  webhook|No trigger sends tickets")]
@@ -192,7 +218,7 @@ public sealed class DoctorTests(FinishedProject project) : IClassFixture<Finishe
         update vault.secrets set secret = 'http://ana:canary@tickets.example.com/tickets?code=canary' where name = 'ticket_functions_url';
         """,
         "fail  webhook|is not Webhooks__Secret",
-        "warn  webhook|is http://tickets.example.com/tickets, which does not end in /process-ticket",
+        "warn  webhook|is http://tickets.example.com/tickets, whose path is not /process-ticket",
         "warn  webhook|is http://tickets.example.com/tickets: the key travels in the clear")]
     [InlineData(
         0,
@@ -215,10 +241,11 @@ public sealed class DoctorTests(FinishedProject project) : IClassFixture<Finishe
         create trigger mine after update on tickets for each row execute function own();
         create trigger dash after insert on tickets for each row
           execute function supabase_functions.http_request('https://tickets.example.com/process-ticket', 'POST', '{"x-functions-key":"function-key"}', '{}', '1000');
+        create trigger elsewhere after insert or update on tickets for each row
+          execute function supabase_functions.http_request('https://hooks.example.com/canary', 'GET', '{}', '{}', '1000');
         """,
         "warn  webhook|every fires on every UPDATE",
         "warn  webhook|two fires on every UPDATE",
-        "warn  webhook|mine fires on every UPDATE",
         "fail  webhook|dash does not sign")]
     public async Task What_is_wrong_in_the_database_is_found_and_nothing_else(int exitCode, string sql, params string[] expected)
     {
@@ -245,6 +272,7 @@ public sealed class DoctorTests(FinishedProject project) : IClassFixture<Finishe
         1,
         "Storage__Role=nobody Model__Name=yours Keys__Function= ASPNETCORE_URLS=http://*:8080",
         "fail  role|There is no role nobody",
+        "skip  grants|there is no such role",
         "fail  writes|42704",
         "fail  model|yours is not among the models",
         "fail  keys|The address http://*:8080 can be reached from other machines")]
@@ -270,6 +298,13 @@ public sealed class DoctorTests(FinishedProject project) : IClassFixture<Finishe
         await FindAsync($"{database};Password=canary", [], 1, ["fail  connection|does not take the login project", .. SkippedWithoutConnection]);
         await FindAsync($"{database};Port=1", [("Model__Name", "yours")], 1, ["fail  connection|cannot be reached", .. SkippedWithoutConnection, "fail  model|yours"]);
         await FindAsync($"{database};Database=nowhere", [], 1, ["fail  connection|has no database nowhere", .. SkippedWithoutConnection]);
+        using (var silent = new TcpListener(IPAddress.Loopback, 0))
+        {
+            silent.Start();
+            await FindAsync($"{database};Port={((IPEndPoint)silent.LocalEndpoint).Port};Timeout=1", [], 1, ["fail  connection|does not answer", .. SkippedWithoutConnection]);
+        }
+
+        await FindAsync($"{database};Maximum Pool Size=1", [], 0, "skip  pooler|does not show whether sessions are shared");
         await FindAsync($"{database};Maximum Pool Size=200", [], 0, "warn  connections|two processes use it up");
         await FindAsync($"{database};Maximum Pool Size=400", [], 1, "fail  connections|Set Maximum Pool Size to a part of that");
 
@@ -287,6 +322,9 @@ public sealed class DoctorTests(FinishedProject project) : IClassFixture<Finishe
 
         var login = $"{project.Server.ConnectionFor(database).ConnectionString};Username=app;Password=least";
         await FindAsync(login, [("Storage__Role", "")], 0, "warn  migrations|may not read their history", "warn  webhook|may not read Vault");
+        await connection.ExecuteAsync("alter role app bypassrls");
+        await FindAsync(
+            login, [("Storage__Role", "")], 0, "warn  role|works as app, which passes row level security", "warn  migrations|may not read", "warn  webhook|may not read Vault");
 
         // And it serves without a word about them.
         await using var serving = _product.Start(["serve"], ("ConnectionStrings__Tickets", login), ("ASPNETCORE_URLS", "http://127.0.0.1:0"));
@@ -297,27 +335,35 @@ public sealed class DoctorTests(FinishedProject project) : IClassFixture<Finishe
     [Fact]
     public async Task A_webhook_of_the_dashboard_is_ok_when_it_shows_the_key_and_nobody_asks_for_signatures()
     {
-        const string Headers = """{"Content-Type":"application/json","x-functions-key":"function-key"}""";
+        const string Headers = """{"Content-Type":"application/json","X-Functions-Key":"function-key"}""";
+        const string Address = "https://tickets.example.com/process-ticket";
         var database = await project.CopyAsync();
         var login = project.Server.OwnersConnectionFor(database).ConnectionString;
-        await AddAsync("dash", Headers);
+        await AddAsync(Headers);
         await FindAsync(login, [("Webhooks__Secret", "")], 0);
-        await AddAsync("dash", Headers.Replace("function-key", "canary", StringComparison.Ordinal));
+        await AddAsync("{}", address: Address + "?code=function-key");
+        await FindAsync(login, [("Webhooks__Secret", "")], 0);
+        await AddAsync(Headers.Replace("function-key", "canary", StringComparison.Ordinal), address: Address + "?code=function-key");
         await FindAsync(login, [("Webhooks__Secret", "")], 1, "fail  webhook|The header x-functions-key of dash is not the key known here");
-        await AddAsync("dash", "{}");
+        await AddAsync("{}", address: Address + "?code=canary", method: "GET");
+        await FindAsync(
+            login, [("Webhooks__Secret", "")], 1, "fail  webhook|of dash is not there, and the ?code= that stands in for it is not the key", "fail  webhook|dash does not send POST");
+        await AddAsync("{}");
         await FindAsync(login, [("Webhooks__Secret", ""), ("Keys__Function", ""), ("Keys__Admin", "")], 0, "warn  webhook|The header x-functions-key of dash is missing");
-        await AddAsync("dash", Headers, "insert or update");
+        await AddAsync(Headers, "insert or update");
         await FindAsync(login, [("Webhooks__Secret", "")], 0, "warn  webhook|dash fires on every UPDATE");
+        await AddAsync(Headers, address: "https://hooks.example.com/canary");
+        await FindAsync(login, [("Webhooks__Secret", "")], 0, "warn  webhook|dash send requests elsewhere");
 
-        async Task AddAsync(string name, string headers, string events = "insert")
+        async Task AddAsync(string headers, string events = "insert", string address = Address, string method = "POST")
         {
             await using var connection = new NpgsqlConnection(project.Server.ConnectionFor(database).ConnectionString);
             await connection.ExecuteAsync(
                 $"""
                 delete from vault.secrets;
-                drop trigger if exists {name} on tickets;
-                create trigger {name} after {events} on tickets for each row
-                execute function supabase_functions.http_request('https://tickets.example.com/process-ticket', 'POST', '{headers}', '{"{}"}', '1000');
+                drop trigger if exists dash on tickets;
+                create trigger dash after {events} on tickets for each row
+                execute function supabase_functions.http_request('{address}', '{method}', '{headers}', '{"{}"}', '1000');
                 """);
         }
     }
@@ -416,6 +462,9 @@ public sealed class DoctorTests(FinishedProject project) : IClassFixture<Finishe
         AssertFound(
             await _product.RunAsync("doctor", "--url", url.Replace("http:", "https:", StringComparison.Ordinal), "--key", SignedApp.Key),
             1, [.. always, "fail  live|serves no HTTPS that this machine trusts", "skip  ready|", "skip  no key|", "skip  key|"]);
+        AssertFound(
+            await _product.RunAsync("doctor", "--url", "http://127.0.0.1:1", "--key", SignedApp.Key),
+            1, [.. always, "fail  live|127.0.0.1:1 cannot be reached", "skip  ready|", "skip  no key|", "skip  key|"]);
     }
 
     /// <summary>The server stands in for a proxy, so that no name is asked for.</summary>
@@ -434,6 +483,28 @@ public sealed class DoctorTests(FinishedProject project) : IClassFixture<Finishe
 
         Assert.Equal(3, service.Requests.Count);
         Assert.All(service.Requests, request => Assert.DoesNotContain(request.Headers, header => header.Value.ToString().Contains("canary", StringComparison.Ordinal)));
+    }
+
+    [Fact]
+    public async Task A_host_without_the_function_and_a_webhook_that_leads_to_another_host_are_found()
+    {
+        await using var service = await ModelServer.StartAsync();
+        service.On("GET /health/live", "{}");
+        service.On("GET /health/ready", "{}");
+        service.On("POST /process-ticket", "{}", 404);
+        var settings = project.SettingsFor(project.Server.OwnersConnectionFor(await project.CopyAsync()).ConnectionString);
+
+        AssertFound(
+            await _product.RunAsync("", settings, "doctor", "--url", service.Root),
+            1,
+            ["warn  no key|answered HTTP 404, not 401", "fail  key|answered HTTP 404, not 404 ticket-not-found"]);
+        AssertFound(
+            await _product.RunAsync("", [.. settings, ("http_proxy", service.Root), ("no_proxy", "127.0.0.1")], "doctor", "--url", "http://elsewhere.example.com"),
+            1,
+            [
+                "warn  webhook|ticket_functions_url in Vault is https://tickets.example.com/process-ticket, and not the service at elsewhere.example.com",
+                "fail  https|in the clear", "fail  no key|answered HTTP 404", "skip  key|is not sent unencrypted",
+            ]);
     }
 
     [UnixFact]

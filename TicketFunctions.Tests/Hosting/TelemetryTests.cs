@@ -54,16 +54,16 @@ public sealed class TelemetryTests
     }
 
     [Theory]
-    [InlineData("OTEL_EXPORTER_OTLP_ENDPOINT", "", "logs metrics traces")]
-    [InlineData("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "/v1/traces", "traces")]
-    [InlineData("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "/v1/metrics", "metrics")]
-    [InlineData("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "/v1/logs", "logs")]
-    public async Task The_standard_variables_say_where_traces_metrics_and_logs_go(string variable, string path, string signals)
+    [InlineData("OTEL_EXPORTER_OTLP_ENDPOINT", "", "logs metrics traces", "OTEL_SERVICE_NAME", "mesa-de-ayuda")]
+    [InlineData("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "/v1/traces", "traces", "OTEL_SERVICE_NAME", "mesa-de-ayuda")]
+    [InlineData("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "/v1/metrics", "metrics", "OTEL_RESOURCE_ATTRIBUTES", "service.name=mesa-de-ayuda")]
+    [InlineData("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "/v1/logs", "logs", "OTEL_RESOURCE_ATTRIBUTES", "service.name=mesa-de-ayuda")]
+    public async Task The_standard_variables_say_where_traces_metrics_and_logs_go(string variable, string path, string signals, string nameVariable, string name)
     {
         await using var collector = await OtlpCollector.StartAsync();
         Guid id;
         await using (var app = await TicketApp.StartAsync(
-            (variable, collector.Endpoint + path), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"), ("OTEL_SERVICE_NAME", "mesa-de-ayuda"),
+            (variable, collector.Endpoint + path), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"), (nameVariable, name),
             ("Logging__LogLevel__Default", "Trace")))
         {
             id = await app.AddTicketAsync("Se exporta, sin su texto.");
@@ -79,6 +79,10 @@ public sealed class TelemetryTests
                 sent.Value,
                 StringComparison.Ordinal);
             Assert.Contains("mesa-de-ayuda", sent.Value, StringComparison.Ordinal);
+            Assert.DoesNotContain("ticket-functions", sent.Value, StringComparison.Ordinal);
+
+            // Else two processes would send one series.
+            Assert.Contains("service.instance.id", sent.Value, StringComparison.Ordinal);
 
             // Not even where the log on the screen shows everything.
             Assert.DoesNotContain("Se exporta", sent.Value, StringComparison.Ordinal);

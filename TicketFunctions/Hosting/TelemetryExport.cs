@@ -21,6 +21,11 @@ internal sealed class TelemetryExport(IConfiguration configuration, ILoggerFacto
     /// <summary>Ours, Semantic Kernel's, and the web server's <c>http.server.request.duration</c>: 5xx by route.</summary>
     private static readonly string[] Meters = [Telemetry.Name, "Microsoft.SemanticKernel*", "Microsoft.AspNetCore.Hosting"];
 
+    private const string TimeoutVariable = "OTEL_EXPORTER_OTLP_TIMEOUT";
+
+    /// <summary>In milliseconds, unless the variable is set. The process stops within ten seconds, also when its collector does not answer.</summary>
+    private const string ShortTimeout = "2000";
+
     private OpenTelemetrySdk? _sdk;
 
     /// <summary>Whether a signal goes anywhere.</summary>
@@ -39,14 +44,11 @@ internal sealed class TelemetryExport(IConfiguration configuration, ILoggerFacto
             _sdk = OpenTelemetrySdk.Create(builder =>
             {
                 // The exporter reads its variables from here: from the same settings as everything else.
-                builder.Services.AddSingleton(configuration);
-                builder.ConfigureResource(resource =>
-                {
-                    if (!IsSet("OTEL_SERVICE_NAME", configuration))
-                    {
-                        resource.AddService("ticket-functions");
-                    }
-                });
+                builder.Services.AddSingleton<IConfiguration>(
+                    new ConfigurationBuilder().AddInMemoryCollection([new(TimeoutVariable, ShortTimeout)]).AddConfiguration(configuration).Build());
+
+                // Ours first, so that the variables win. The generated id of the instance keeps the numbers of several processes apart.
+                builder.ConfigureResource(resource => resource.Clear().AddService("ticket-functions").AddTelemetrySdk().AddEnvironmentVariableDetector());
 
                 if (traces)
                 {

@@ -23,6 +23,11 @@ public sealed record RoleState
     public bool IsGranted { get; init; }
 }
 
+/// <summary>Something that the service does and row level security does not let it do.</summary>
+/// <param name="Action">What, like <c>update on tickets</c>.</param>
+/// <param name="IsPartial">It may be done with some rows, by the condition of a policy.</param>
+public sealed record PolicyGap(string Action, bool IsPartial);
+
 /// <summary>What hears of changes for Supabase's Realtime.</summary>
 public sealed record PublicationState(bool Exists, bool HasTickets);
 
@@ -55,6 +60,8 @@ public sealed record ConnectionLimits(int Limit, int Used);
 /// <summary>Questions about the state of a database, each one statement that changes nothing. They run with the login's own rights.</summary>
 public sealed class Diagnosis(NpgsqlDataSource dataSource)
 {
+    private static readonly string[] Tables = ["tickets", "ticket_work", "ticket_decisions", "ticket_failures", "ticket_text_locks", "ticket_heartbeat"];
+
     static Diagnosis() => DefaultTypeMap.MatchNamesWithUnderscores = true;
 
     public async Task<SessionState> ReadSessionAsync(CancellationToken cancellationToken) =>
@@ -91,6 +98,23 @@ public sealed class Diagnosis(NpgsqlDataSource dataSource)
             where rolname = coalesce(@role, current_user)
             """,
             new { role },
+            cancellationToken);
+
+    /// <summary>The service's tables that there are not.</summary>
+    public Task<IReadOnlyList<string>> FindMissingTablesAsync(CancellationToken cancellationToken) =>
+        QueryAsync<string>(
+            """
+            select relation
+            from unnest(@tables) as needed (relation)
+            where not exists (
+              select
+              from pg_catalog.pg_class
+              where relnamespace = 'public'::regnamespace
+                and relname = relation
+            )
+            order by 1
+            """,
+            new { tables = Tables },
             cancellationToken);
 
     /// <summary>The statements that give a role what the service needs and it lacks; tables that are missing count for nothing.</summary>
@@ -146,9 +170,9 @@ public sealed class Diagnosis(NpgsqlDataSource dataSource)
             new { role },
             cancellationToken);
 
-    /// <summary>What row level security keeps a role from doing that the service does, like <c>update on tickets</c>.</summary>
-    public Task<IReadOnlyList<string>> FindMissingPoliciesAsync(string? role, CancellationToken cancellationToken) =>
-        QueryAsync<string>(
+    /// <summary>What row level security keeps a role from doing that the service does, like <c>update on tickets</c>: with any row, or with some.</summary>
+    public Task<IReadOnlyList<PolicyGap>> FindPolicyGapsAsync(string? role, CancellationToken cancellationToken) =>
+        QueryAsync<PolicyGap>(
             """
             with needed (relation, command, code) as (
               values
@@ -169,22 +193,32 @@ public sealed class Diagnosis(NpgsqlDataSource dataSource)
                 ('ticket_heartbeat', 'select', 'r'),
                 ('ticket_heartbeat', 'update', 'w')
             )
-            select format('%s on %s', command, relname)
+            select format('%s on %s', command, relname) as action, coalesce(bool_or(polpermissive), false) as is_partial
             from needed
             join pg_catalog.pg_class on relname = relation and relnamespace = 'public'::regnamespace
             join pg_catalog.pg_roles as worker on worker.rolname = coalesce(@role, current_user)
+            left join lateral (
+              select
+                polpermissive,
+                coalesce(pg_get_expr(case when code = 'a' then coalesce(polwithcheck, polqual) else polqual end, polrelid), 'true') = 'true'
+                  and (code <> 'w' or coalesce(pg_get_expr(polwithcheck, polrelid), 'true') = 'true') as is_for_all
+              from pg_catalog.pg_policy
+              where polrelid = pg_class.oid
+                and polcmd::text in (code, '*')
+                and exists (
+                  select
+                  from unnest(polroles) as policy (role)
+                  where policy.role = 0
+                    or pg_has_role(worker.oid, policy.role, 'usage')
+                )
+            ) as policy on true
             where relrowsecurity
               and not worker.rolsuper
               and not worker.rolbypassrls
               and not (pg_has_role(worker.oid, relowner, 'usage') and not relforcerowsecurity)
-              and not exists (
-                select
-                from pg_catalog.pg_policy, unnest(polroles) as policy (role)
-                where polrelid = pg_class.oid
-                  and polpermissive
-                  and polcmd::text in (code, '*')
-                  and (policy.role = 0 or pg_has_role(worker.oid, policy.role, 'usage'))
-              )
+            group by command, relname
+            having bool_or(polpermissive and is_for_all) is not true
+              or bool_or(not polpermissive and not is_for_all)
             order by 1
             """,
             new { role },
@@ -197,11 +231,11 @@ public sealed class Diagnosis(NpgsqlDataSource dataSource)
             select relname::text
             from pg_catalog.pg_class
             where relnamespace = 'public'::regnamespace
-              and relname in ('tickets', 'ticket_work', 'ticket_decisions', 'ticket_failures', 'ticket_text_locks', 'ticket_heartbeat')
+              and relname = any(@tables)
               and not relrowsecurity
             order by 1
             """,
-            new { },
+            new { tables = Tables },
             cancellationToken);
 
     /// <summary>The service's tables that people who have not signed in may use in some way, by a grant; policies may still keep them from rows.</summary>
@@ -212,14 +246,14 @@ public sealed class Diagnosis(NpgsqlDataSource dataSource)
             from pg_catalog.pg_class
             join pg_catalog.pg_roles on rolname = 'anon'
             where relnamespace = 'public'::regnamespace
-              and relname in ('tickets', 'ticket_work', 'ticket_decisions', 'ticket_failures', 'ticket_text_locks', 'ticket_heartbeat')
+              and relname = any(@tables)
               and (
                 has_any_column_privilege(pg_roles.oid, pg_class.oid, 'select, insert, update')
                 or has_table_privilege(pg_roles.oid, pg_class.oid, 'delete, truncate')
               )
             order by 1
             """,
-            new { },
+            new { tables = Tables },
             cancellationToken);
 
     public async Task<PublicationState> ReadPublicationAsync(CancellationToken cancellationToken) =>

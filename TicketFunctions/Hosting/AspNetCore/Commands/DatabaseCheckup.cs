@@ -3,6 +3,7 @@ using System.Net.Sockets;
 using System.Security.Authentication;
 using System.Text;
 using System.Text.Json;
+using Microsoft.AspNetCore.WebUtilities;
 using Microsoft.Extensions.Options;
 using Npgsql;
 using TicketFunctions.Storage;
@@ -155,22 +156,41 @@ internal sealed class DatabaseCheckup(IServiceProvider services, Uri? url, strin
     private async Task CheckGrantsAsync(CancellationToken cancellationToken)
     {
         const string What = "grants";
+        if (await _diagnosis.FindRoleAsync(_storage.Role, cancellationToken) is null)
+        {
+            report(Verdict.Skip, What, "skipped: there is no such role.");
+            return;
+        }
+
+        var tables = await _diagnosis.FindMissingTablesAsync(cancellationToken);
         var grants = await _diagnosis.FindMissingGrantsAsync(_storage.Role, cancellationToken);
-        var policies = await _diagnosis.FindMissingPoliciesAsync(_storage.Role, cancellationToken);
+        var policies = await _diagnosis.FindPolicyGapsAsync(_storage.Role, cancellationToken);
+        if (tables.Count > 0)
+        {
+            report(Verdict.Fail, What, $"There is no {string.Join(", ", tables.Select(table => $"public.{table}"))} to have rights on. Run `migrate`; where that finds nothing to do, restore what was dropped since.");
+        }
+
         if (grants.Count > 0)
         {
             report(Verdict.Fail, What, $"Rights are missing. Run as the tables' owner: {string.Join(' ', grants)}");
         }
 
-        if (policies.Count > 0)
+        if (ListGaps(isPartial: false) is { Length: > 0 } missing)
         {
-            report(Verdict.Fail, What, $"No policy lets the service do this: {string.Join(", ", policies)}. Create it as in 20261120090300_access.sql, or work as ticket_functions.");
+            report(Verdict.Fail, What, $"No policy lets the service do this: {missing}. Create it as in 20261120090300_access.sql, or work as ticket_functions.");
         }
 
-        if (grants.Count + policies.Count == 0)
+        if (ListGaps(isPartial: true) is { Length: > 0 } partial)
+        {
+            report(Verdict.Warn, What, $"Policies let the service do this with some rows only, and it never hears of the others: {partial}. Unless you mean it, take their conditions away.");
+        }
+
+        if (tables.Count + grants.Count + policies.Count == 0)
         {
             report(Verdict.Ok, What, "The service may do all that it does.");
         }
+
+        string ListGaps(bool isPartial) => string.Join(", ", policies.Where(gap => gap.IsPartial == isPartial).Select(gap => gap.Action));
     }
 
     private async Task CheckRowSecurityAsync(CancellationToken cancellationToken)
@@ -190,7 +210,7 @@ internal sealed class DatabaseCheckup(IServiceProvider services, Uri? url, strin
 
         if (open.Count + anybodys.Count == 0)
         {
-            report(Verdict.Ok, What, "On for every table of the service, and nobody who has not signed in has a grant.");
+            report(Verdict.Ok, What, "Off for no table of the service, and nobody who has not signed in has a grant.");
         }
     }
 
@@ -255,41 +275,51 @@ internal sealed class DatabaseCheckup(IServiceProvider services, Uri? url, strin
         var triggers = await _diagnosis.FindWebhookTriggersAsync(cancellationToken);
         var secrets = means.MayReadVault ? await _diagnosis.ReadWebhookSecretsAsync(cancellationToken) : new Dictionary<string, string>();
         var signed = triggers.Where(trigger => trigger.Function == SignedFunction).ToList();
-        var others = triggers.Except(signed).ToList();
+        var dashboards = triggers.Where(trigger => trigger.Function == DashboardFunction && IsForUs(ReadArguments(trigger)[0])).ToList();
+        var others = triggers.Except(signed).Except(dashboards).ToList();
         var signs = signed.Count > 0 && (secrets.Count > 0 || (means.HasVault && !means.MayReadVault));
         if (signs)
         {
             findings.AddRange(JudgeSigning(means, secrets));
         }
 
-        foreach (var trigger in others.Where(trigger => trigger.Function == DashboardFunction))
-        {
-            findings.AddRange(JudgeDashboardWebhook(trigger));
-        }
-
-        var senders = signs ? triggers : others;
+        findings.AddRange(dashboards.SelectMany(JudgeDashboardWebhook));
+        var senders = signs ? [.. signed, .. dashboards] : dashboards;
         findings.AddRange(JudgeEvents(senders));
         if (senders.Count == 0)
         {
-            findings.Add(means.HasNet || means.HasVault || HasSecret
+            findings.Add(others.Count > 0
+                ? (Verdict.Warn, $"{ListNames(others)} send requests elsewhere, or by functions of your own that are not read here. Unless one of them posts to /process-ticket, each ticket waits for the sweep (docs/supabase.md).")
+                : means.HasNet || means.HasVault || HasSecret
                 ? (Verdict.Warn, "No trigger sends tickets" + (HasSecret ? ", though Webhooks__Secret is set" : "")
                     + ": each waits for the sweep. Store the three secrets of the signed webhook in Vault, or add a webhook in the dashboard (docs/supabase.md).")
                 : (Verdict.Ok, "None: this database has no pg_net. Clients post their tickets, or the sweep finds them."));
         }
         else if (findings.Count == 0)
         {
-            findings.Add((Verdict.Ok, $"{string.Join(" and ", senders.Select(trigger => trigger.Name))} tell of new tickets."));
+            findings.Add((Verdict.Ok, $"{ListNames(senders)} tell of new tickets."));
         }
 
         foreach (var (verdict, text) in findings)
         {
             report(verdict, "webhook", text);
         }
+
+        static string ListNames(IEnumerable<WebhookTrigger> triggers) => string.Join(" and ", triggers.Select(trigger => trigger.Name));
     }
+
+    /// <summary>Of a webhook of the dashboard: its address, method, headers, parameters and time-out.</summary>
+    private static string[] ReadArguments(WebhookTrigger trigger) => Encoding.UTF8.GetString(trigger.Arguments).Split('\0');
+
+    /// <summary>A team's other webhooks on its tickets are its own affair.</summary>
+    private bool IsForUs(string text) =>
+        !Uri.TryCreate(text, UriKind.Absolute, out var address)
+        || address.AbsolutePath.EndsWith("/process-ticket", StringComparison.OrdinalIgnoreCase)
+        || address.Authority == url?.Authority;
 
     private bool HasSecret => !string.IsNullOrWhiteSpace(_webhooks.Secret);
 
-    private static IEnumerable<(Verdict, string)> JudgeEvents(IReadOnlyList<WebhookTrigger> triggers)
+    private static IEnumerable<(Verdict, string)> JudgeEvents(List<WebhookTrigger> triggers)
     {
         foreach (var trigger in triggers)
         {
@@ -349,7 +379,7 @@ internal sealed class DatabaseCheckup(IServiceProvider services, Uri? url, strin
             }
         }
 
-        foreach (var finding in JudgeKey("ticket_functions_key in Vault", secrets.GetValueOrDefault("ticket_functions_key")))
+        foreach (var finding in JudgeKey("ticket_functions_key in Vault", secrets.GetValueOrDefault("ticket_functions_key"), address))
         {
             yield return finding;
         }
@@ -357,11 +387,15 @@ internal sealed class DatabaseCheckup(IServiceProvider services, Uri? url, strin
 
     private IEnumerable<(Verdict, string)> JudgeDashboardWebhook(WebhookTrigger trigger)
     {
-        // Its address, method, headers, parameters and time-out.
-        var arguments = Encoding.UTF8.GetString(trigger.Arguments).Split('\0');
+        var arguments = ReadArguments(trigger);
         if (HasSecret)
         {
             yield return (Verdict.Fail, $"{trigger.Name} does not sign, and with Webhooks__Secret each of its requests gets 401. Drop it in favour of the signed triggers, or unset Webhooks__Secret.");
+        }
+
+        if (arguments.ElementAtOrDefault(1) != "POST")
+        {
+            yield return (Verdict.Fail, $"{trigger.Name} does not send POST, and the service takes nothing else. Create it anew with POST.");
         }
 
         foreach (var finding in JudgeAddress($"The address of {trigger.Name}", arguments[0]))
@@ -369,7 +403,7 @@ internal sealed class DatabaseCheckup(IServiceProvider services, Uri? url, strin
             yield return finding;
         }
 
-        foreach (var finding in JudgeKey($"The header x-functions-key of {trigger.Name}", ReadKey(arguments)))
+        foreach (var finding in JudgeKey($"The header x-functions-key of {trigger.Name}", ReadKey(arguments), arguments[0]))
         {
             yield return finding;
         }
@@ -379,7 +413,8 @@ internal sealed class DatabaseCheckup(IServiceProvider services, Uri? url, strin
             try
             {
                 using var headers = JsonDocument.Parse(arguments.ElementAtOrDefault(2) ?? "");
-                return headers.RootElement.EnumerateObject().FirstOrDefault(header => header.NameEquals("x-functions-key")).Value is { ValueKind: JsonValueKind.String } value
+                return headers.RootElement.EnumerateObject()
+                    .FirstOrDefault(header => header.Name.Equals("x-functions-key", StringComparison.OrdinalIgnoreCase)).Value is { ValueKind: JsonValueKind.String } value
                     ? value.GetString()
                     : null;
             }
@@ -400,9 +435,9 @@ internal sealed class DatabaseCheckup(IServiceProvider services, Uri? url, strin
 
         // Not all of it: a key may stand in the query.
         var shown = address.GetComponents(UriComponents.SchemeAndServer | UriComponents.Path, UriFormat.UriEscaped);
-        if (address.AbsolutePath != "/process-ticket")
+        if (!address.AbsolutePath.Equals("/process-ticket", StringComparison.OrdinalIgnoreCase))
         {
-            yield return (Verdict.Warn, $"{what} is {shown}, which does not end in /process-ticket.");
+            yield return (Verdict.Warn, $"{what} is {shown}, whose path is not /process-ticket.");
         }
 
         if (address.IsLoopback)
@@ -420,8 +455,17 @@ internal sealed class DatabaseCheckup(IServiceProvider services, Uri? url, strin
         }
     }
 
-    private IEnumerable<(Verdict, string)> JudgeKey(string what, string? shown)
+    /// <param name="what">Where the key should stand.</param>
+    /// <param name="shown">What stands there. If nothing does, <c>?code=</c> of the address counts, as in the Functions host.</param>
+    /// <param name="address">The address it is sent to.</param>
+    private IEnumerable<(Verdict, string)> JudgeKey(string what, string? shown, string? address)
     {
+        if (shown is null && Uri.TryCreate(address, UriKind.Absolute, out var target)
+            && QueryHelpers.ParseQuery(target.Query).TryGetValue("code", out var code))
+        {
+            (what, shown) = ($"{what} is not there, and the ?code= that stands in for it", code);
+        }
+
         string?[] keys = [_configuration["Keys:Function"], key];
         var known = keys.Where(text => !string.IsNullOrWhiteSpace(text)).ToList();
         if (string.IsNullOrWhiteSpace(shown))
@@ -440,11 +484,16 @@ internal sealed class DatabaseCheckup(IServiceProvider services, Uri? url, strin
     private async Task CheckPoolerAsync(CancellationToken cancellationToken)
     {
         const string What = "pooler";
-        var address = ConnectionStrings.FindAddress(_settings);
-        var isShared = address == DatabaseAddress.TransactionPooler;
+        var isShared = ConnectionStrings.FindAddress(_settings) == DatabaseAddress.TransactionPooler;
         if (_settings.MaxPoolSize > 1)
         {
             isShared |= await _diagnosis.SharesSessionsAsync(Math.Min(ProbingConnections, _settings.MaxPoolSize), cancellationToken);
+        }
+
+        else if (!isShared)
+        {
+            report(Verdict.Skip, What, "skipped: with Maximum Pool Size=1 it does not show whether sessions are shared.");
+            return;
         }
 
         var mode = isShared ? "Sessions are shared (transaction mode)" : "Sessions are kept (no pooler, or session mode)";
