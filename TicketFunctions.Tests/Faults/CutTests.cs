@@ -120,6 +120,27 @@ public sealed class CutTests(ITestOutputHelper output) : IAsyncLifetime
     }
 
     [Fact]
+    public async Task What_a_sweep_claims_is_its_own_though_the_receipt_is_lost()
+    {
+        foreach (var text in new[] { "uno", "dos", "tres" })
+        {
+            await _app.AddTicketAsync(text);
+        }
+
+        var noReceipt = _proxy.WhenSeen(Way.ToServer, "order by created_at desc, id desc", link => link.BlackHole(Way.ToClient));
+        var sweep = _app.SweepAsync();
+        var link = await noReceipt;
+        await Eventually.TrueAsync(() => _app.QuerySingleAsync<bool>("select count(*) = 3 from ticket_work"), "the tickets are claimed");
+        link.Reset();
+
+        var summary = await sweep;
+        Assert.Equal((3, 3), (summary.Claimed, summary.Labelled));
+        Assert.Equal([1, 1, 1], await _app.QueryAsync<int>("select attempts from ticket_decisions"));
+        Assert.Equal(3, _app.Model.Calls.Count);
+        await AssertProcessedOnceAsync(3);
+    }
+
+    [Fact]
     public async Task Wherever_a_connection_is_cut_nothing_is_lost_nothing_done_twice_and_no_answer_is_500()
     {
         var seed = Environment.TickCount;

@@ -139,7 +139,7 @@ internal sealed class ModelEndpoint
         var servedModel = ServerText.Clean(response?.ModelId);
         var cost = _target.PriceOf(tokensIn, tokensOut);
         Telemetry.EndCall(
-            activity, _target, _address, elapsed, servedModel, response?.FinishReason?.Value, tokensIn, tokensOut, cost,
+            activity, _target, _address, elapsed, servedModel, ServerText.Clean(response?.FinishReason?.Value), tokensIn, tokensOut, cost,
             fault is null ? null : fault.Status?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? fault.Outcome.ToString());
         return new ModelReply(
             new CallRecord(

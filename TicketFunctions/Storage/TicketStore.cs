@@ -122,7 +122,9 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
     {
         // Two sweeps never get the same row: each skips what the other has locked, and a new work row is inserted once.
         // Rows are skipped before they are counted: a few that somebody keeps locked must not stand in the others' way.
-        // Every ticket gets a token of its own, so that no write for one can touch another.
+        // Every ticket gets a token of its own, so that no write for one can touch another. When this is sent again, they tell
+        // what was claimed the first time; it comes on top of what is claimed now.
+        var tokens = Enumerable.Range(0, oldest + newest).Select(_ => Guid.NewGuid()).ToArray();
         var rows = await QueryAsync<DueRow>(
             """
             with fresh as (
@@ -176,7 +178,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
             ),
             claimed as (
               insert into public.ticket_work as work (ticket_id, attempts, lease_token, due_at)
-              select id, 1, gen_random_uuid(), clock_timestamp() + @Lease
+              select id, 1, (@tokens::uuid[])[row_number() over ()], clock_timestamp() + @Lease
               from ticket
               on conflict (ticket_id) do update
               set attempts = work.attempts + 1,
@@ -190,8 +192,14 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
             select ticket.id, ticket.description, claimed.lease_token, claimed.attempts, ticket.expired
             from claimed
             join ticket on ticket.id = claimed.ticket_id
+            union all
+            select tickets.id, tickets.description, work.lease_token, work.attempts, false
+            from public.ticket_work as work
+            join public.tickets on tickets.id = work.ticket_id
+            where @isRepeated
+              and work.lease_token = any(@tokens)
             """,
-            new { oldest, newest, options.Lease, options.MaxAttempts },
+            new { oldest, newest, tokens, options.Lease, options.MaxAttempts },
             cancellationToken);
 
         Telemetry.CountExpiredLeases(rows.Count(row => row.Expired));
@@ -884,18 +892,23 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
     {
         try
         {
-            return await RunOnceAsync(sql, parameters, commandTimeout, run, cancellationToken);
+            return await RunOnceAsync(sql, parameters, commandTimeout, isRepeated: false, run, cancellationToken);
         }
         catch (Exception e) when (StorageFaults.Find(e) == StorageFault.Disconnected && !StorageFaults.IsTimeout(e))
         {
             // The connection may have died long ago in the pool, or its server was replaced: a new one may be well.
             // Whoever waits for a time-out has waited enough.
-            return await RunOnceAsync(sql, parameters, commandTimeout, run, cancellationToken);
+            return await RunOnceAsync(sql, parameters, commandTimeout, isRepeated: true, run, cancellationToken);
         }
     }
 
     private async Task<T> RunOnceAsync<T>(
-        string sql, object parameters, int? commandTimeout, Func<NpgsqlConnection, CommandDefinition, Task<T>> run, CancellationToken cancellationToken)
+        string sql,
+        object parameters,
+        int? commandTimeout,
+        bool isRepeated,
+        Func<NpgsqlConnection, CommandDefinition, Task<T>> run,
+        CancellationToken cancellationToken)
     {
         var isOpen = false;
         try
@@ -909,6 +922,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
             arguments.Add("lockTimeout", Milliseconds(limit / 2));
             arguments.Add("statementTimeout", Milliseconds(limit * 0.75));
             arguments.Add("role", _role);
+            arguments.Add("isRepeated", isRepeated);
             var command = (_role is null ? Limits : LimitsOfRole) + sql;
             return await run(connection, new CommandDefinition(command, arguments, commandTimeout: commandTimeout, cancellationToken: cancellationToken));
         }
