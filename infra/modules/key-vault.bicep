@@ -5,6 +5,7 @@ param name string
 
 param location string
 param tags object
+param identityName string
 param identityPrincipalId string
 param isPublic bool
 param purgeProtection bool
@@ -71,7 +72,7 @@ resource vault 'Microsoft.KeyVault/vaults@2024-11-01' = {
 }
 
 resource access 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(vault.id, identityPrincipalId, secretsUser)
+  name: guid(vault.id, identityName, secretsUser)
   scope: vault
   properties: {
     principalId: identityPrincipalId
