@@ -30,6 +30,7 @@ public static partial class TicketFunctionsSetup
         AddOptions<SweepOptions>(services, configuration, "Sweep");
         AddOptions<StorageOptions>(services, configuration, "Storage");
         AddOptions<WebhookOptions>(services, configuration, "Webhooks");
+        AddOptions<DocsOptions>(services, configuration, "Docs");
         AddOptions<ModelOptions>(services, configuration, "Model")
             .PostConfigure<IOptions<TriageOptions>>((model, triage) => model.ApplyDefaults(triage.Value.Lease, configuration))
             .Services.AddSingleton<IValidateOptions<ModelOptions>, ModelValidator>();
@@ -52,6 +53,8 @@ public static partial class TicketFunctionsSetup
         services.AddHostedService<TelemetryExport>();
         services.AddSingleton<RequestLimit>();
         services.AddSingleton<WebhookSignatures>();
+        services.AddSingleton<OpenApiDescription>();
+        services.AddSingleton<DocsPage>();
         services.AddSingleton<ModelCatalog>();
         services.AddHostedService<ModelAnnouncement>();
         services.AddSingleton<LlmTicketClassifier>();

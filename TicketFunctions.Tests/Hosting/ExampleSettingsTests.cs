@@ -29,6 +29,7 @@ public sealed partial class ExampleSettingsTests
         ["Model"] = typeof(ModelOptions),
         ["Taxonomy"] = typeof(TaxonomyOptions),
         ["Webhooks"] = typeof(WebhookOptions),
+        ["Docs"] = typeof(DocsOptions),
         ["Keys"] = typeof(KeyOptions),
     };
 

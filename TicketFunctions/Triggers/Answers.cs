@@ -1,26 +1,45 @@
+using System.ComponentModel;
+using System.ComponentModel.DataAnnotations;
+using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
 using TicketFunctions.Classification;
 using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Triggers;
 
-/// <summary>The ticket with its labels. <c>source</c>: model, stored, reused or baseline.</summary>
+/// <summary>The ticket with its labels.</summary>
 public sealed record TicketAnswer(
-    Guid Id, string Category, string Sentiment, bool Processed, string Source, string? Model, float? Confidence);
+    Guid Id,
+    [property: Description("One of the labels of today's configuration. A ticket labelled before a change of them keeps its own until it is reprocessed.")]
+    string Category,
+    [property: Description("As the category, one of today's labels.")]
+    string Sentiment,
+    bool Processed,
+    [property: Description("model: decided now. stored: the row had the labels. reused: the same text was decided before. baseline: the embedded classifier decided.")]
+    [property: AllowedValues("model", "stored", "reused", "baseline")]
+    string Source,
+    [property: Description("The model that decided, where it is known.")] string? Model,
+    [property: Description("How sure the model was, where it is known."), Range(0.0, 1.0)] float? Confidence);
 
 /// <summary>The ticket will be classified; nobody waits for it.</summary>
-public sealed record AcceptedAnswer(Guid Id, bool Accepted = true);
+public sealed record AcceptedAnswer(Guid Id, bool Accepted);
 
 /// <summary>A webhook that asks for nothing, and why.</summary>
-public sealed record IgnoredAnswer(string Ignored);
+public sealed record IgnoredAnswer([property: Description("Why.")] string Ignored);
 
 /// <summary>What is left to do, and what the current UTC day took, saved and has left.</summary>
 public sealed record BacklogAnswer(
-    long Unprocessed, long InFlight, long Parked, double OldestSeconds, Spent SpentToday, Spent SavedToday, Budget LeftToday);
+    [property: Description("Tickets without labels.")] long Unprocessed,
+    [property: Description("Tickets that somebody is classifying.")] long InFlight,
+    [property: Description("Tickets whose attempts are used up.")] long Parked,
+    [property: Description("The age of the oldest ticket that waits, in seconds.")] double OldestSeconds,
+    [property: Description("What model calls took since midnight UTC.")] Spent SpentToday,
+    [property: Description("What reuse saved since midnight UTC.")] Spent SavedToday,
+    [property: Description("What is left of the daily budget; null where there is no cap.")] Budget LeftToday);
 
 /// <summary>The state of a probe, and what is missing when it is not <c>ok</c>.</summary>
 public sealed record HealthAnswer(
-    string Status, [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] string? Reason = null);
+    [property: AllowedValues("ok", "unavailable")] string Status, [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] string? Reason = null);
 
 /// <summary>The models on offer, and what is wrong with the servers that offer none.</summary>
 public sealed record ModelsAnswer(
@@ -34,4 +53,5 @@ public sealed record ModelsAnswer(
 [JsonSerializable(typeof(BacklogAnswer))]
 [JsonSerializable(typeof(ModelsAnswer))]
 [JsonSerializable(typeof(Problem.Body))]
+[JsonSerializable(typeof(JsonObject))]
 internal sealed partial class AnswerJson : JsonSerializerContext;

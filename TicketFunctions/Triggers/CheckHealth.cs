@@ -1,3 +1,4 @@
+using Microsoft.AspNetCore.Mvc;
 using Microsoft.Azure.Functions.Worker;
 using TicketFunctions.Storage;
 
@@ -7,11 +8,19 @@ namespace TicketFunctions.Triggers;
 public sealed class CheckHealth(TicketStore store)
 {
     [Function("Live")]
+    [Tags("Operations")]
+    [EndpointSummary("Say that the process answers")]
+    [ProducesResponseType<HealthAnswer>(StatusCodes.Status200OK, Description = "It does.")]
     public IResult Live([HttpTrigger(AuthorizationLevel.Anonymous, "get", Route = "health/live")] HttpRequest request) =>
         Results.Json(new HealthAnswer("ok"), AnswerJson.Default.HealthAnswer);
 
     /// <summary>Writes to the database: one that was failed over to read-only, or lacks the migrations, is not ready.</summary>
     [Function("Ready")]
+    [Tags("Operations")]
+    [EndpointSummary("Say whether the database takes writes")]
+    [ProducesResponseType<HealthAnswer>(StatusCodes.Status200OK, Description = "It does.")]
+    [ProducesResponseType<HealthAnswer>(StatusCodes.Status503ServiceUnavailable, Description = "It does not, or the migrations were not applied.")]
+    [ProducesProblem(nameof(Problem.InternalError))]
     public async Task<IResult> ReadyAsync(
         [HttpTrigger(AuthorizationLevel.Anonymous, "get", Route = "health/ready")] HttpRequest request,
         CancellationToken cancellationToken)

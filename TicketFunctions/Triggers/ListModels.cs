@@ -1,3 +1,4 @@
+using Microsoft.AspNetCore.Mvc;
 using Microsoft.Azure.Functions.Worker;
 using TicketFunctions.Classification;
 
@@ -7,6 +8,12 @@ namespace TicketFunctions.Triggers;
 public sealed class ListModels(ModelCatalog catalog, RequestLimit limit)
 {
     [Function(nameof(ListModels))]
+    [Tags("Operations")]
+    [EndpointSummary("List the models that the configured servers offer")]
+    [ProducesResponseType<ModelsAnswer>(StatusCodes.Status200OK, Description = "The models, and what is wrong with the servers that offer none.")]
+    [ProducesProblem(
+        nameof(Problem.RateLimited), nameof(Problem.UpstreamInvalid), nameof(Problem.UpstreamUnavailable), nameof(Problem.UpstreamTimeout),
+        nameof(Problem.InternalError))]
     public async Task<IResult> RunAsync(
         [HttpTrigger(AuthorizationLevel.Function, "get", Route = "models")] HttpRequest request,
         CancellationToken cancellationToken)

@@ -1,3 +1,4 @@
+using System.ComponentModel;
 using System.Diagnostics;
 using System.Globalization;
 using System.Text.Json;
@@ -7,7 +8,8 @@ using TicketFunctions.Storage;
 namespace TicketFunctions.Triggers;
 
 /// <summary>One thing wrong with a request. <paramref name="Pointer"/> is a JSON pointer (RFC 6901) into the body.</summary>
-public sealed record ProblemError(string Pointer, string Detail);
+public sealed record ProblemError(
+    [property: Description("A JSON pointer (RFC 6901) into the body.")] string Pointer, string Detail);
 
 /// <summary>An error answer: RFC 9457 problem details. It never repeats anything of the request.</summary>
 /// <param name="Status">The HTTP status.</param>
@@ -24,6 +26,8 @@ public sealed record Problem(
     IReadOnlyList<ProblemError>? Errors = null,
     TimeSpan? RetryAfter = null) : IResult
 {
+    public const string MediaType = "application/problem+json";
+
     public static Problem MalformedJson(string detail) => new(400, "malformed-json", "The body is not one JSON document", detail);
 
     public static Problem InvalidShape(IReadOnlyList<ProblemError> errors) =>
@@ -95,21 +99,25 @@ public sealed record Problem(
     {
         var response = httpContext.Response;
         response.StatusCode = Status;
-        response.ContentType = "application/problem+json; charset=utf-8";
+        response.ContentType = MediaType + "; charset=utf-8";
         if (RetryAfter is { } wait)
         {
             response.Headers.RetryAfter = Math.Max(1, Math.Ceiling(wait.TotalSeconds)).ToString(CultureInfo.InvariantCulture);
         }
 
         await JsonSerializer.SerializeAsync(
-            response.Body, new Body(Type, Title, Status, Detail, TraceIdOf(httpContext), Errors), AnswerJson.Default.Body, httpContext.RequestAborted);
+            response.Body, ToBody(TraceIdOf(httpContext)), AnswerJson.Default.Body, httpContext.RequestAborted);
     }
 
+    internal Body ToBody(string traceId) => new(Type, Title, Status, Detail, traceId, Errors);
+
     internal sealed record Body(
-        string Type,
-        string Title,
-        int Status,
-        string Detail,
-        string TraceId,
-        [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] IReadOnlyList<ProblemError>? Errors);
+        [property: Description("The stable name of the cause.")] string Type,
+        [property: Description("The cause in a few words, always the same for one type.")] string Title,
+        [property: Description("The HTTP status.")] int Status,
+        [property: Description("What to do about it.")] string Detail,
+        [property: Description("The name of the request in the log.")] string TraceId,
+        [property: Description("The members that are wrong.")]
+        [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+        IReadOnlyList<ProblemError>? Errors);
 }

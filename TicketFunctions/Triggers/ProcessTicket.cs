@@ -1,4 +1,6 @@
+using Microsoft.AspNetCore.Mvc;
 using Microsoft.Azure.Functions.Worker;
+using Microsoft.OpenApi;
 using TicketFunctions.Classification;
 using TicketFunctions.Tickets;
 
@@ -8,9 +10,33 @@ namespace TicketFunctions.Triggers;
 public sealed partial class ProcessTicket(
     TicketTriage triage, WorkDrain drain, RequestLimit limit, WebhookSignatures signatures, ProblemAnswers problems, ILogger<ProcessTicket> logger)
 {
+    private const string Force = "force";
+    private const string Prefer = "Prefer";
+    private const string PreferenceApplied = "Preference-Applied";
     private const string RespondAsync = "respond-async";
 
     [Function(nameof(ProcessTicket))]
+    [Tags("Tickets")]
+    [EndpointSummary("Classify one ticket")]
+    [EndpointDescription(
+        "Takes the id of a row, or a Supabase database webhook as it is sent. Answers the labels of the row: those it has, or those that a model gives it now. "
+        + "After a 502, 503 or 504 the ticket stays unprocessed and the sweep tries again.")]
+    [ApiBody(typeof(TicketBody))]
+    [ApiBody(typeof(WebhookBody))]
+    [ApiParameter(ParameterLocation.Query, Force, "true decides again, also for a processed or parked ticket.", Type = typeof(bool))]
+    [ApiParameter(ParameterLocation.Header, Prefer, "respond-async answers 202 at once, and the work goes on (RFC 7240).", Example = RespondAsync)]
+    [ApiParameter(ParameterLocation.Header, WebhookSignatures.IdHeader, "The sender's name of this message, by Standard Webhooks.", IsSignature = true)]
+    [ApiParameter(ParameterLocation.Header, WebhookSignatures.TimestampHeader, "When it was signed, in seconds since 1970, at most five minutes ago.", IsSignature = true)]
+    [ApiParameter(ParameterLocation.Header, WebhookSignatures.SignatureHeader, "v1, and the Base64 of the HMAC-SHA256 over id.timestamp.body; several with blanks between.", IsSignature = true)]
+    [ProducesResponseType<TicketAnswer>(StatusCodes.Status200OK, Description = "The labels, or why a webhook asks for nothing.")]
+    [ProducesResponseType<IgnoredAnswer>(StatusCodes.Status200OK)]
+    [ProducesResponseType<AcceptedAnswer>(StatusCodes.Status202Accepted, Description = "The ticket will be classified; what comes of it is in the row.")]
+    [ProducesHeader(StatusCodes.Status202Accepted, PreferenceApplied, "respond-async")]
+    [ProducesProblem(
+        nameof(Problem.MalformedJson), nameof(Problem.InvalidShape), nameof(Problem.TicketNotFound), nameof(Problem.DescriptionMismatch),
+        nameof(Problem.TicketInProgress), nameof(Problem.PayloadTooLarge), nameof(Problem.UnsupportedMediaType), nameof(Problem.InvalidValue),
+        nameof(Problem.RateLimited), nameof(Problem.InternalError), nameof(Problem.UpstreamInvalid), nameof(Problem.UpstreamUnavailable),
+        nameof(Problem.StorageUnavailable), nameof(Problem.StorageRefused), nameof(Problem.Stopping), nameof(Problem.UpstreamTimeout))]
     public async Task<IResult> RunAsync(
         [HttpTrigger(AuthorizationLevel.Function, "post", Route = "process-ticket")] HttpRequest request,
         CancellationToken cancellationToken)
@@ -61,8 +87,8 @@ public sealed partial class ProcessTicket(
             {
                 var traceId = Problem.TraceIdOf(request.HttpContext);
                 drain.Start(() => ProcessUnwatchedAsync(ticket, force, place!, traceId));
-                request.HttpContext.Response.Headers["Preference-Applied"] = RespondAsync;
-                return Results.Json(new AcceptedAnswer(ticket.Id), AnswerJson.Default.AcceptedAnswer, statusCode: StatusCodes.Status202Accepted);
+                request.HttpContext.Response.Headers[PreferenceApplied] = RespondAsync;
+                return Results.Json(new AcceptedAnswer(ticket.Id, true), AnswerJson.Default.AcceptedAnswer, statusCode: StatusCodes.Status202Accepted);
             }
 
             using (place)
@@ -91,13 +117,13 @@ public sealed partial class ProcessTicket(
 
     /// <remarks>https://www.rfc-editor.org/rfc/rfc7240</remarks>
     private static bool PrefersNotToWait(HttpRequest request) =>
-        request.Headers.GetCommaSeparatedValues("Prefer").Any(
+        request.Headers.GetCommaSeparatedValues(Prefer).Any(
             preference => preference.Split(';')[0].Trim().Equals(RespondAsync, StringComparison.OrdinalIgnoreCase));
 
     private static bool TryReadForce(HttpRequest request, out bool force)
     {
         // Not bool.TryParse: it takes blanks and NULs around the word.
-        string? value = request.Query["force"];
+        string? value = request.Query[Force];
         force = string.Equals(value, "true", StringComparison.OrdinalIgnoreCase);
         return value is null || force || value.Equals("false", StringComparison.OrdinalIgnoreCase);
     }

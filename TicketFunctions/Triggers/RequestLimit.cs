@@ -13,6 +13,10 @@ namespace TicketFunctions.Triggers;
 /// </summary>
 public sealed class RequestLimit(IOptions<TriageOptions> options) : IDisposable
 {
+    internal const string KeyHeader = "x-functions-key";
+
+    internal const string KeyQuery = "code";
+
     /// <summary>Buckets there are at most. Where nobody checks keys anybody can make them up; of the few true ones two rarely share a bucket.</summary>
     private const int Buckets = 4096;
 
@@ -45,7 +49,7 @@ public sealed class RequestLimit(IOptions<TriageOptions> options) : IDisposable
 
     /// <summary>The key that a request shows, as the Functions host reads it: the header wins over the query.</summary>
     internal static string? ReadKey(HttpRequest request) =>
-        request.Headers.TryGetValue("x-functions-key", out var header) ? header : request.Query["code"];
+        request.Headers.TryGetValue(KeyHeader, out var header) ? header : request.Query[KeyQuery];
 
     public void Dispose()
     {

@@ -1,3 +1,4 @@
+using Microsoft.AspNetCore.Mvc;
 using Microsoft.Azure.Functions.Worker;
 using TicketFunctions.Storage;
 using TicketFunctions.Tickets;
@@ -8,6 +9,10 @@ namespace TicketFunctions.Triggers;
 public sealed class ShowBacklog(TicketStore store, Spending spending)
 {
     [Function(nameof(ShowBacklog))]
+    [Tags("Operations")]
+    [EndpointSummary("Show what is left to do, and what today cost")]
+    [ProducesResponseType<BacklogAnswer>(StatusCodes.Status200OK, Description = "The counts, and the money of the current UTC day.")]
+    [ProducesProblem(nameof(Problem.StorageUnavailable), nameof(Problem.InternalError))]
     public async Task<IResult> RunAsync(
         [HttpTrigger(AuthorizationLevel.Function, "get", Route = "backlog")] HttpRequest request,
         CancellationToken cancellationToken)

@@ -1,7 +1,48 @@
+using System.ComponentModel;
+using System.ComponentModel.DataAnnotations;
 using System.Text.Json;
+using System.Text.Json.Nodes;
+using System.Text.Json.Serialization;
+using System.Text.Json.Serialization.Metadata;
 using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Triggers;
+
+/// <summary>The body of a client.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+public sealed record TicketBody(
+    [property: Description("The id of the ticket's row, and not the nil UUID.")] Guid Id,
+    [property: Description("The text as the client has it. May be left out; when given it must be the stored text, up to Unicode normalisation and surrounding blanks.")]
+    [property: MinLength(1), MaxLength(TicketText.MaxLength), JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    string? Description = null);
+
+/// <summary>What became of a row, in the words of a Supabase database webhook.</summary>
+public enum WebhookEvent
+{
+    INSERT,
+    UPDATE,
+    DELETE,
+}
+
+/// <summary>The row of a webhook, as it was when the webhook was queued.</summary>
+public sealed record WebhookRecord(
+    [property: Description("The id of the ticket's row, and not the nil UUID.")] Guid Id,
+    [property: Description("Not compared with the row: the text may have been edited since.")] string? Description = null,
+    [property: Description("A row that has labels is ignored.")] bool? Processed = null);
+
+/// <summary>The body of a Supabase database webhook.</summary>
+/// <remarks>https://supabase.com/docs/guides/database/webhooks</remarks>
+public sealed record WebhookBody(
+    WebhookEvent Type,
+    [property: Description("Only public is ours; of another schema the webhook is ignored.")] string Schema,
+    [property: Description("Only tickets is ours; of another table the webhook is ignored.")] string Table,
+    WebhookRecord? Record,
+    [property: JsonPropertyName("old_record")] JsonObject? OldRecord = null);
+
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, UseStringEnumConverter = true)]
+[JsonSerializable(typeof(TicketBody))]
+[JsonSerializable(typeof(WebhookBody))]
+internal sealed partial class RequestJson : JsonSerializerContext;
 
 /// <summary>What a body asks for: one ticket, or nothing when <paramref name="Ignored"/> says why.</summary>
 /// <param name="Id">The ticket.</param>
@@ -31,7 +72,7 @@ public sealed record TicketRequest(Guid Id, string? Description, string? Ignored
 
     private static TicketRequest? ReadTicket(JsonElement root, MemberReader reader)
     {
-        reader.RejectDuplicates(root, "", ["id", "description"], allowUnknown: false);
+        reader.CheckNames(root, "", RequestJson.Default.TicketBody);
         var id = reader.ReadId(root, "");
         string? description = null;
         if (root.TryGetProperty("description", out var member))
@@ -48,11 +89,11 @@ public sealed record TicketRequest(Guid Id, string? Description, string? Ignored
 
     private static TicketRequest? ReadWebhook(JsonElement root, MemberReader reader)
     {
-        reader.RejectDuplicates(root, "", ["type", "schema", "table", "record", "old_record"], allowUnknown: true);
+        reader.CheckNames(root, "", RequestJson.Default.WebhookBody);
         var type = reader.ReadRequiredString(root, "type");
         var schema = reader.ReadRequiredString(root, "schema");
         var table = reader.ReadRequiredString(root, "table");
-        if (type is not (null or "INSERT" or "UPDATE" or "DELETE"))
+        if (type is not null && !Enum.GetNames<WebhookEvent>().Contains(type))
         {
             reader.ShapeErrors.Add(new ProblemError("/type", "Must be INSERT, UPDATE or DELETE."));
         }
@@ -64,7 +105,7 @@ public sealed record TicketRequest(Guid Id, string? Description, string? Ignored
             return Ignore("another table");
         }
 
-        if (type == "DELETE")
+        if (type == nameof(WebhookEvent.DELETE))
         {
             return Ignore("deleted");
         }
@@ -74,7 +115,7 @@ public sealed record TicketRequest(Guid Id, string? Description, string? Ignored
             return Ignore("no record");
         }
 
-        reader.RejectDuplicates(row, "/record", ["id", "description", "processed"], allowUnknown: true);
+        reader.CheckNames(row, "/record", RequestJson.Default.WebhookRecord);
         var id = reader.ReadId(row, "/record");
         var processed = reader.ReadOptionalBoolean(row, "processed", "/record/processed");
         if (row.TryGetProperty("description", out var description) && description.ValueKind is not (JsonValueKind.String or JsonValueKind.Null))
@@ -97,8 +138,11 @@ public sealed record TicketRequest(Guid Id, string? Description, string? Ignored
 
         public List<ProblemError> ValueErrors { get; } = [];
 
-        public void RejectDuplicates(JsonElement parent, string path, string[] known, bool allowUnknown)
+        /// <summary>Rejects what occurs twice, and what the contract does not know where it is closed.</summary>
+        public void CheckNames(JsonElement parent, string path, JsonTypeInfo contract)
         {
+            string[] known = [.. contract.Properties.Select(property => property.Name)];
+            var allowUnknown = contract.UnmappedMemberHandling != JsonUnmappedMemberHandling.Disallow;
             var seen = new HashSet<string>(StringComparer.Ordinal);
             var unknown = 0;
             foreach (var member in parent.EnumerateObject())

@@ -51,11 +51,20 @@ public sealed class WebhookOptions : IValidatableObject
 /// <remarks>https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md</remarks>
 public sealed class WebhookSignatures(IOptions<WebhookOptions> options, TimeProvider time)
 {
+    public const string IdHeader = "webhook-id";
+
+    public const string TimestampHeader = "webhook-timestamp";
+
+    public const string SignatureHeader = "webhook-signature";
+
     private const string Version = "v1,";
 
     private static readonly TimeSpan Tolerance = TimeSpan.FromMinutes(5);
 
     private readonly IReadOnlyList<byte[]> _secrets = options.Value.DecodeAll();
+
+    /// <summary>Whether each request must be signed.</summary>
+    public bool AreRequired => _secrets.Count > 0;
 
     /// <param name="headers">The headers of the request.</param>
     /// <param name="body">The body, byte by byte as it came.</param>
@@ -68,12 +77,12 @@ public sealed class WebhookSignatures(IOptions<WebhookOptions> options, TimeProv
         }
 
         // Of a header that occurs twice nobody knows which one was meant.
-        if (headers["webhook-id"] is not [{ Length: > 0 } id]
-            || headers["webhook-timestamp"] is not [{ } timestamp]
-            || headers["webhook-signature"] is not [{ } signatures]
+        if (headers[IdHeader] is not [{ Length: > 0 } id]
+            || headers[TimestampHeader] is not [{ } timestamp]
+            || headers[SignatureHeader] is not [{ } signatures]
             || !long.TryParse(timestamp, NumberStyles.None, CultureInfo.InvariantCulture, out var signedAt))
         {
-            return "the headers webhook-id, webhook-timestamp and webhook-signature are not all there once";
+            return $"the headers {IdHeader}, {TimestampHeader} and {SignatureHeader} are not all there once";
         }
 
         var age = time.GetUtcNow().ToUnixTimeSeconds() - signedAt;
@@ -112,9 +121,9 @@ public sealed class WebhookSignatures(IOptions<WebhookOptions> options, TimeProv
         var timestamp = time.GetUtcNow().ToUnixTimeSeconds().ToString(CultureInfo.InvariantCulture);
         return new Dictionary<string, string>
         {
-            ["webhook-id"] = id,
-            ["webhook-timestamp"] = timestamp,
-            ["webhook-signature"] = Version + Convert.ToBase64String(Compute(_secrets[0], id, timestamp, body)),
+            [IdHeader] = id,
+            [TimestampHeader] = timestamp,
+            [SignatureHeader] = Version + Convert.ToBase64String(Compute(_secrets[0], id, timestamp, body)),
         };
     }
 

@@ -31,6 +31,7 @@ public static class PlainHost
         }
 
         builder.Configuration["SweepSchedule"] ??= DefaultSweepSchedule;
+        builder.Configuration["Docs:Enabled"] ??= "true";
         builder.AddQuietLogging();
         builder.WebHost.ConfigureKestrel(kestrel =>
         {

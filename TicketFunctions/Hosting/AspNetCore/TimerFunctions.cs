@@ -3,6 +3,7 @@ using System.Reflection;
 using Microsoft.Azure.Functions.Worker;
 using NCrontab;
 using TicketFunctions.Storage;
+using TicketFunctions.Triggers;
 
 namespace TicketFunctions.Hosting.AspNetCore;
 
@@ -24,7 +25,7 @@ public sealed partial class TimerFunctions(
     /// <exception cref="FormatException">A schedule cannot be read; the message says how to mend it.</exception>
     public static IEnumerable<TimerFunction> Find(IConfiguration configuration)
     {
-        foreach (var (name, method, parameter) in Functions.Find<TimerTriggerAttribute>())
+        foreach (var (name, method, parameter) in TriggerFunctions.Find<TimerTriggerAttribute>())
         {
             var schedule = parameter.GetCustomAttribute<TimerTriggerAttribute>()!.Schedule;
             var source = $"The schedule of {name}";

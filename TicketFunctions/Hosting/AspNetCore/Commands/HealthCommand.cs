@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Net;
+using TicketFunctions.Triggers;
 
 namespace TicketFunctions.Hosting.AspNetCore.Commands;
 
@@ -47,6 +48,6 @@ internal static class HealthCommand
     {
         var listens = FunctionKeys.Parse(address);
         var any = listens.Host is "*" or "+" || (IPAddress.TryParse(listens.Host.Trim('[', ']'), out var ip) && (ip.Equals(IPAddress.Any) || ip.Equals(IPAddress.IPv6Any)));
-        return new UriBuilder(listens.Scheme, any ? "localhost" : listens.Host, listens.Port, $"{listens.PathBase}{Functions.ReadRoutePrefix()}/health/ready").Uri;
+        return new UriBuilder(listens.Scheme, any ? "localhost" : listens.Host, listens.Port, $"{listens.PathBase}{TriggerFunctions.ReadRoutePrefix()}/health/ready").Uri;
     }
 }

@@ -1,0 +1,54 @@
+using System.Reflection;
+using System.Text.Json;
+using Microsoft.Azure.Functions.Worker;
+
+namespace TicketFunctions.Triggers;
+
+/// <summary>A function that answers HTTP requests, as its attributes say.</summary>
+/// <param name="Name">The function's name.</param>
+/// <param name="Method">What runs.</param>
+/// <param name="Path">Its address, with a leading slash; parameters stand in braces.</param>
+/// <param name="Verbs">The HTTP methods in capitals; none stands for all.</param>
+/// <param name="Level">What a caller must prove.</param>
+public sealed record HttpFunction(string Name, MethodInfo Method, string Path, IReadOnlyList<string> Verbs, AuthorizationLevel Level);
+
+/// <summary>Reads the functions of this assembly from their attributes.</summary>
+public static class TriggerFunctions
+{
+    /// <summary>The functions with a parameter that carries <typeparamref name="TTrigger"/>.</summary>
+    public static IEnumerable<(string Name, MethodInfo Method, ParameterInfo Trigger)> Find<TTrigger>()
+        where TTrigger : Attribute =>
+        from type in typeof(TriggerFunctions).Assembly.GetTypes()
+        from method in type.GetMethods(BindingFlags.Public | BindingFlags.Instance | BindingFlags.DeclaredOnly)
+        let function = method.GetCustomAttribute<FunctionAttribute>()
+        where function is not null
+        from parameter in method.GetParameters()
+        where parameter.IsDefined(typeof(TTrigger))
+        select (function.Name, method, parameter);
+
+    public static IEnumerable<HttpFunction> FindHttp()
+    {
+        var prefix = ReadRoutePrefix();
+        foreach (var (name, method, parameter) in Find<HttpTriggerAttribute>())
+        {
+            var trigger = parameter.GetCustomAttribute<HttpTriggerAttribute>()!;
+            // What administrates the host stands beside the functions, not among them.
+            var path = $"{(trigger.AuthLevel == AuthorizationLevel.Admin ? "" : prefix)}/{trigger.Route ?? name}";
+            yield return new HttpFunction(name, method, path, [.. (trigger.Methods ?? []).Select(verb => verb.ToUpperInvariant())], trigger.AuthLevel);
+        }
+    }
+
+    /// <summary>The prefix of all routes, from the same host.json that the Functions host reads; its default is <c>api</c>.</summary>
+    public static string ReadRoutePrefix()
+    {
+        using var hostJson = JsonDocument.Parse(
+            File.ReadAllBytes(Path.Combine(AppContext.BaseDirectory, "host.json")),
+            new JsonDocumentOptions { CommentHandling = JsonCommentHandling.Skip });
+        var prefix = hostJson.RootElement.TryGetProperty("extensions", out var extensions)
+            && extensions.TryGetProperty("http", out var http)
+            && http.TryGetProperty("routePrefix", out var value)
+                ? value.GetString()!
+                : "api";
+        return prefix.Length == 0 ? "" : "/" + prefix.Trim('/');
+    }
+}
