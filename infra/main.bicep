@@ -89,6 +89,8 @@ param budgetStart string = ''
 
 var tags = { 'azd-env-name': environmentName }
 var token = uniqueString(subscription().id, environmentName, location)
+// What names or counts resources is known before anything is made: a preview leaves out modules where it is not.
+var identityName = 'id-tickets-${token}'
 var makesOpenAI = modelProvider == 'azure-openai' && empty(modelEndpoint)
 
 // The rule: (maximumInstanceCount + 1) × Maximum Pool Size ≤ databaseConnections − reservedConnections, and no more than
@@ -104,7 +106,7 @@ resource group 'Microsoft.Resources/resourceGroups@2024-11-01' = {
 module identity 'modules/identity.bicep' = {
   scope: group
   params: {
-    name: 'id-tickets-${token}'
+    name: identityName
     location: location
     tags: tags
   }
@@ -125,6 +127,7 @@ module storage 'modules/storage.bicep' = {
     name: 'sttickets${token}'
     location: location
     tags: tags
+    identityName: identityName
     identityPrincipalId: identity.outputs.principalId
     isPublic: !privateNetwork
   }
@@ -136,6 +139,7 @@ module vault 'modules/key-vault.bicep' = {
     name: 'kv-${token}'
     location: location
     tags: tags
+    identityName: identityName
     identityPrincipalId: identity.outputs.principalId
     isPublic: !privateNetwork
     purgeProtection: purgeProtection
@@ -152,6 +156,7 @@ module monitoring 'modules/monitoring.bicep' = {
     name: 'tickets-${token}'
     location: location
     tags: tags
+    identityName: identityName
     identityPrincipalId: identity.outputs.principalId
   }
 }
@@ -162,6 +167,7 @@ module openAI 'modules/openai.bicep' = if (makesOpenAI) {
     name: 'oai-tickets-${token}'
     location: location
     tags: tags
+    identityName: identityName
     identityPrincipalId: identity.outputs.principalId
     isPublic: !privateNetwork
     modelName: modelName
@@ -179,6 +185,7 @@ module privateEndpoints 'modules/private-endpoints.bicep' = if (privateNetwork) 
     subnetId: network!.outputs.endpointsSubnetId
     storageId: storage.outputs.id
     vaultId: vault.outputs.id
+    hasOpenAI: makesOpenAI
     openAIId: makesOpenAI ? openAI!.outputs.id : ''
   }
 }

@@ -23,7 +23,8 @@ param sweepSchedule = readEnvironmentVariable('SWEEP_SCHEDULE', '0 */5 * * * *')
 param settings = json(readEnvironmentVariable('SETTINGS', '{}'))
 
 param maximumInstanceCount = int(readEnvironmentVariable('MAXIMUM_INSTANCE_COUNT', '40'))
-param instanceMemoryMB = int(readEnvironmentVariable('INSTANCE_MEMORY_MB', '2048'))
+// Not int(): its result is any whole number to the compiler, which then refuses it for one of three.
+param instanceMemoryMB = json(readEnvironmentVariable('INSTANCE_MEMORY_MB', '2048'))
 param databaseConnections = int(readEnvironmentVariable('DATABASE_CONNECTIONS', '200'))
 param reservedConnections = int(readEnvironmentVariable('RESERVED_CONNECTIONS', '20'))
 

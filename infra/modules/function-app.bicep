@@ -79,8 +79,11 @@ resource app 'Microsoft.Web/sites@2024-11-01' = {
     }
   }
 
+  // Azure has refused these two without a location, which their published type does not know.
   resource noFtp 'basicPublishingCredentialsPolicies' = {
     name: 'ftp'
+    #disable-next-line BCP187
+    location: location
     properties: {
       allow: false
     }
@@ -88,6 +91,8 @@ resource app 'Microsoft.Web/sites@2024-11-01' = {
 
   resource noPassword 'basicPublishingCredentialsPolicies' = {
     name: 'scm'
+    #disable-next-line BCP187
+    location: location
     properties: {
       allow: false
     }

@@ -5,6 +5,7 @@ param name string
 
 param location string
 param tags object
+param identityName string
 param identityPrincipalId string
 param isPublic bool
 param purgeProtection bool
@@ -23,7 +24,8 @@ var secretsUser = '4633458b-17de-408a-b874-0445c86b69e6'
 
 // A Maximum Pool Size that stands there already is somebody's choice.
 var isUri = startsWith(toLower(connectionString), 'postgres')
-var hasPoolSize = contains(replace(replace(toLower(connectionString), '%20', ''), ' ', ''), 'maximumpoolsize')
+var keywords = replace(replace(toLower(connectionString), '%20', ''), ' ', '')
+var hasPoolSize = contains(keywords, 'maximumpoolsize') || contains(keywords, 'maxpoolsize')
 var separator = !isUri ? ';' : contains(connectionString, '?') ? '&' : '?'
 var pooled = hasPoolSize ? connectionString : '${connectionString}${separator}Maximum${isUri ? '%20' : ' '}Pool${isUri ? '%20' : ' '}Size=${poolSize}'
 
@@ -71,7 +73,7 @@ resource vault 'Microsoft.KeyVault/vaults@2024-11-01' = {
 }
 
 resource access 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(vault.id, identityPrincipalId, secretsUser)
+  name: guid(vault.id, identityName, secretsUser)
   scope: vault
   properties: {
     principalId: identityPrincipalId

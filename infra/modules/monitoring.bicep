@@ -2,6 +2,7 @@
 param name string
 param location string
 param tags object
+param identityName string
 param identityPrincipalId string
 
 var metricsPublisher = '3913510d-42f4-4e42-8a64-420c390055eb'
@@ -34,7 +35,7 @@ resource insights 'Microsoft.Insights/components@2020-02-02' = {
 }
 
 resource access 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(insights.id, identityPrincipalId, metricsPublisher)
+  name: guid(insights.id, identityName, metricsPublisher)
   scope: insights
   properties: {
     principalId: identityPrincipalId

@@ -2,6 +2,7 @@
 param name string
 param location string
 param tags object
+param identityName string
 param identityPrincipalId string
 param isPublic bool
 param modelName string
@@ -47,7 +48,7 @@ resource account 'Microsoft.CognitiveServices/accounts@2025-06-01' = {
 }
 
 resource access 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(account.id, identityPrincipalId, openAIUser)
+  name: guid(account.id, identityName, openAIUser)
   scope: account
   properties: {
     principalId: identityPrincipalId

@@ -6,6 +6,8 @@ param subnetId string
 param storageId string
 param vaultId string
 
+param hasOpenAI bool
+
 @description('Empty: there is none.')
 param openAIId string
 
@@ -16,7 +18,7 @@ var services = concat(
     { name: 'table', id: storageId, zone: 'privatelink.table.${environment().suffixes.storage}' }
     { name: 'vault', id: vaultId, zone: 'privatelink.vaultcore.azure.net' }
   ],
-  empty(openAIId) ? [] : [{ name: 'account', id: openAIId, zone: 'privatelink.openai.azure.com' }]
+  hasOpenAI ? [{ name: 'account', id: openAIId, zone: 'privatelink.openai.azure.com' }] : []
 )
 
 resource zones 'Microsoft.Network/privateDnsZones@2024-06-01' = [

@@ -5,6 +5,7 @@ param name string
 
 param location string
 param tags object
+param identityName string
 param identityPrincipalId string
 param isPublic bool
 
@@ -48,7 +49,7 @@ resource account 'Microsoft.Storage/storageAccounts@2025-01-01' = {
 
 resource access 'Microsoft.Authorization/roleAssignments@2022-04-01' = [
   for role in roles: {
-    name: guid(account.id, identityPrincipalId, role)
+    name: guid(account.id, identityName, role)
     scope: account
     properties: {
       principalId: identityPrincipalId

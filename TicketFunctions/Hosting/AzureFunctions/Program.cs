@@ -14,7 +14,7 @@ builder.Services.AddTicketFunctions(builder.Configuration).AddChatClients();
 builder.Services.AddHostedService(provider => provider.GetRequiredService<BacklogWatch>());
 if (TelemetryExport.IsOn("LOGS", builder.Configuration))
 {
-    // The Functions host then leaves out the log lines that it gets from this process: they arrive by themselves.
+    // A Functions host that sends by OTLP itself then leaves out the lines it gets from this process: they arrive by themselves.
     builder.Services.Configure<WorkerOptions>(worker => worker.Capabilities["WorkerOpenTelemetryEnabled"] = bool.TrueString);
 }
 
