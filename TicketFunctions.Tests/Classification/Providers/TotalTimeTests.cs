@@ -16,13 +16,17 @@ public sealed class TotalTimeTests
         ["half an answer, half-closed"] = (CallOutcome.Unavailable, HalfCloseAsync),
     };
 
-    public static TheoryData<string, string> Cells => Dialect.Cross(Silences.Keys);
+    public static TheoryData<string> Providers => [.. Dialect.All.Keys];
 
     [Theory]
-    [MemberData(nameof(Cells))]
-    public async Task The_total_time_ends_what_does_not_end_and_the_server_sees_it(string provider, string name)
+    [MemberData(nameof(Providers))]
+    public Task The_total_time_ends_what_does_not_end_and_the_server_sees_it(string provider) =>
+        Task.WhenAll(Silences.Keys.Select(name => AssertEndsAsync(provider, name)));
+
+    private static async Task AssertEndsAsync(string provider, string name)
     {
-        var total = TimeSpan.FromSeconds(1);
+        // Long enough for a busy machine to bring the call there.
+        var total = TimeSpan.FromSeconds(3);
         var (outcome, script) = Silences[name];
         await using var server = new RawModelServer(async call =>
         {
@@ -34,6 +38,7 @@ public sealed class TotalTimeTests
             ("Model__Provider", provider),
             ("Model__Endpoint", server.Address),
             ("Model__ApiKey", Dialect.Key),
+            ("Model__MaxRetries", "0"),
             ("Model__AttemptTimeout", $"{total}"),
             ("Model__TotalTimeout", $"{total}"));
         var watch = Stopwatch.StartNew();
