@@ -1,5 +1,6 @@
 using System.ComponentModel;
 using System.Diagnostics;
+using System.Text;
 
 namespace TicketFunctions.Tests.Support;
 
@@ -123,7 +124,9 @@ public sealed class NpmTools
         start.Environment.Remove("SUPABASE_ACCESS_TOKEN");
         start.Environment.Remove("SUPABASE_DB_PASSWORD");
         using var process = Process.Start(start)!;
-        var error = process.StandardError.ReadToEndAsync();
+        var error = new StringBuilder();
+        process.ErrorDataReceived += (_, line) => error.AppendLine(line.Data);
+        process.BeginErrorReadLine();
         process.StandardInput.Write(input);
         process.StandardInput.Close();
         var output = process.StandardOutput.ReadToEnd();
@@ -133,6 +136,8 @@ public sealed class NpmTools
             return (-1, "It did not end within 3 minutes.");
         }
 
-        return (process.ExitCode, $"{output}{error.Result}".Trim());
+        // Until its last error line is here, too.
+        process.WaitForExit();
+        return (process.ExitCode, $"{output}{error}".Trim());
     }
 }
