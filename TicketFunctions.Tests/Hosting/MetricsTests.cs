@@ -175,7 +175,7 @@ public sealed partial class MetricsTests : IDisposable
     }
 
     [Fact]
-    public async Task A_process_that_serves_tells_the_backlog_without_any_sweep()
+    public async Task A_process_that_serves_tells_the_backlog_again_and_again_without_any_sweep()
     {
         var database = await TestPostgres.CreateDatabaseAsync();
         await using (var source = NpgsqlDataSource.Create(database))
@@ -183,14 +183,18 @@ public sealed partial class MetricsTests : IDisposable
             await source.CreateCommand("insert into tickets (description) values ('Nadie barre.')").ExecuteNonQueryAsync();
         }
 
-        await using (await TicketApp.StartAsync(database, null))
+        await using (var app = await TicketApp.StartAsync(database, services => services.AddSingleton<TimeProvider>(new HurriedTime())))
         {
-            await Eventually.TrueAsync(
-                () => Task.FromResult(_measurements.ReadGauges().Any(gauge => gauge is { Name: "tickets.backlog.unprocessed", Value: 1 })),
-                "the gauge of the unprocessed tickets");
+            await SeeAsync(1);
+            await app.AddTicketAsync("Ni ahora.");
+            await SeeAsync(2);
         }
 
         await TestPostgres.DropDatabaseAsync(database);
+
+        Task SeeAsync(int unprocessed) => Eventually.TrueAsync(
+            () => Task.FromResult(_measurements.ReadGauges().Any(gauge => gauge.Name == "tickets.backlog.unprocessed" && gauge.Value == unprocessed)),
+            "the gauge of the unprocessed tickets");
     }
 
     /// <summary>Every word of the dashboards, the rules and the infrastructure that looks like a metric or one of its labels.</summary>
@@ -270,6 +274,15 @@ public sealed partial class MetricsTests : IDisposable
     }
 
     private static string Underscored(string name) => name.Replace('.', '_');
+
+    /// <summary>The usual time, but for the period of the watch, which is over in no time.</summary>
+    private sealed class HurriedTime : TimeProvider
+    {
+        public override ITimer CreateTimer(TimerCallback callback, object? state, TimeSpan dueTime, TimeSpan period) =>
+            base.CreateTimer(callback, state, Hurry(dueTime), Hurry(period));
+
+        private static TimeSpan Hurry(TimeSpan time) => time == BacklogWatch.Period ? TimeSpan.FromMilliseconds(20) : time;
+    }
 
     [GeneratedRegex(@"\b(tickets|gen_ai_client|http_server)_[a-z_]+\b")]
     private static partial Regex PrometheusName();

@@ -13,13 +13,15 @@ public sealed partial class BacklogWatch : BackgroundService
     public static readonly TimeSpan Period = TimeSpan.FromSeconds(30);
 
     private readonly TicketStore _store;
+    private readonly TimeProvider _time;
     private readonly ILogger<BacklogWatch> _logger;
     private readonly ObservableGauge<double> _gauge;
     private Backlog? _last;
 
-    public BacklogWatch(TicketStore store, ILogger<BacklogWatch> logger)
+    public BacklogWatch(TicketStore store, TimeProvider time, ILogger<BacklogWatch> logger)
     {
         _store = store;
+        _time = time;
         _logger = logger;
         _gauge = Telemetry.ObserveBacklog(() => Volatile.Read(ref _last));
     }
@@ -44,7 +46,7 @@ public sealed partial class BacklogWatch : BackgroundService
 
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
     {
-        using var timer = new PeriodicTimer(Period);
+        using var timer = new PeriodicTimer(Period, _time);
         try
         {
             do
