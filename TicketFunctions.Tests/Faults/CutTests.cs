@@ -199,7 +199,7 @@ public sealed class CutTests(ITestOutputHelper output) : IAsyncLifetime
     }
 
     [Fact]
-    public async Task Connections_that_died_without_a_word_cost_less_than_five_seconds_and_no_paid_answer()
+    public async Task Connections_that_died_without_a_word_are_noticed_by_the_command_timeout_and_cost_no_paid_answer()
     {
         const string Text = "pagado mientras muere la conexión";
         var id = await _app.AddTicketAsync(Text);

@@ -44,12 +44,7 @@ public sealed class OverlapTests : IAsyncLifetime
     [Fact]
     public async Task A_sweep_passes_over_a_ticket_that_is_being_finished_and_never_touches_it_again()
     {
-        await ShutGateAsync();
-        var hold = _worker.Model.Hold(Text);
-        var id = await _worker.AddTicketAsync(Text);
-        var request = _worker.ProcessAsync(id);
-        await hold.Arrived;
-        await _worker.LetTimePassAsync();
+        var (id, request, hold) = await OutliveLeaseAsync();
         hold.Release();
 
         // The labels are written and not committed; the lease is over: everything invites the sweep to take the ticket.
@@ -67,12 +62,7 @@ public sealed class OverlapTests : IAsyncLifetime
     [Fact]
     public async Task A_worker_that_finishes_while_a_sweep_has_selected_its_ticket_waits_and_finds_it_taken()
     {
-        await ShutGateAsync();
-        var hold = _worker.Model.Hold(Text);
-        var id = await _worker.AddTicketAsync(Text);
-        var request = _worker.ProcessAsync(id);
-        await hold.Arrived;
-        await _worker.LetTimePassAsync();
+        var (id, request, hold) = await OutliveLeaseAsync();
         var sweep = _sweeper.SweepAsync();
         await WaitAtGateAsync("sweeper");
 
@@ -91,6 +81,18 @@ public sealed class OverlapTests : IAsyncLifetime
         Assert.Equal(row, await ReadRowAsync(id));
         Assert.Single(_sweeper.Model.Calls);
         await AssertOnceAsync(id);
+    }
+
+    /// <summary>A worker whose model still thinks when its lease is over, before a gate that is shut.</summary>
+    private async Task<(Guid Id, Task<HttpResponseMessage> Request, ModelHold Hold)> OutliveLeaseAsync()
+    {
+        await ShutGateAsync();
+        var hold = _worker.Model.Hold(Text);
+        var id = await _worker.AddTicketAsync(Text);
+        var request = _worker.ProcessAsync(id);
+        await hold.Arrived;
+        await _worker.LetTimePassAsync();
+        return (id, request, hold);
     }
 
     private static async Task<NpgsqlConnection> OpenAsync(string connectionString)

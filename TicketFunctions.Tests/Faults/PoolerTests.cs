@@ -48,15 +48,7 @@ public sealed class PoolerTests : IAsyncLifetime
     {
         await TicketAudit.InstallAsync(_app);
 
-        // Decided, stored, reused, forced, edited, refused.
-        var id = await _app.AddTicketAsync("La factura está duplicada");
-        Assert.Equal("model", await ProcessAsync(id));
-        Assert.Equal("stored", await ProcessAsync(id));
-        Assert.Equal("reused", await ProcessAsync(await _app.AddTicketAsync("La factura está duplicada")));
-        Assert.Equal("model", await ProcessAsync(id, "?force=true"));
-        await _app.ExecuteAsync("update tickets set description = 'Otra cosa' where id = @id", new { id });
-        Assert.Equal("model", await ProcessAsync(id));
-        Assert.Equal(HttpStatusCode.Conflict, (await _app.ProcessAsync(id, "no es el texto")).StatusCode);
+        await _app.AssertRequestsAsync();
 
         // Fifty requests for one ticket at two processes, and two for each of others.
         var hold = _app.Model.Hold("uno para cincuenta");
@@ -132,7 +124,7 @@ public sealed class PoolerTests : IAsyncLifetime
                 """);
         }));
         Assert.All(sessions, session => Assert.Equal(("0", "0", 0), session));
-        Assert.Equal("model", await ProcessAsync(locked));
+        Assert.Equal("model", await _app.FindSourceAsync(locked));
     }
 
     [PgBouncerFact]
@@ -178,12 +170,5 @@ public sealed class PoolerTests : IAsyncLifetime
 
         Assert.Equal("model", (string?)(await (await request).ReadJsonAsync())["source"]);
         Assert.Single(_app.Model.Calls);
-    }
-
-    private async Task<string?> ProcessAsync(Guid id, string query = "")
-    {
-        var response = await _app.ProcessAsync(id, query: query);
-        Assert.True(response.IsSuccessStatusCode, await response.Content.ReadAsStringAsync());
-        return (string?)(await response.ReadJsonAsync())["source"];
     }
 }

@@ -34,15 +34,7 @@ public sealed class LeastPrivilegeTests : IAsyncLifetime
         _app = await TicketApp.StartAsync(
             ("ConnectionStrings__Tickets", $"Username={_login};Password=least"), ("Storage__Role", role), ("Triage__MaxAttempts", "2"));
 
-        // Requests: decided, stored, reused, forced, edited, refused.
-        var id = await _app.AddTicketAsync("La factura está duplicada");
-        Assert.Equal("model", await ProcessAsync(id));
-        Assert.Equal("stored", await ProcessAsync(id));
-        Assert.Equal("reused", await ProcessAsync(await _app.AddTicketAsync("La factura está duplicada")));
-        Assert.Equal("model", await ProcessAsync(id, "?force=true"));
-        await _app.ExecuteAsync("update tickets set description = 'Otra cosa' where id = @id", new { id });
-        Assert.Equal("model", await ProcessAsync(id));
-        Assert.Equal(HttpStatusCode.Conflict, (await _app.ProcessAsync(id, "no es el texto")).StatusCode);
+        await _app.AssertRequestsAsync();
 
         // Failures: waiting, parked, blank.
         _app.Model.On("Falla siempre", ModelStub.Json(500, new System.Text.Json.Nodes.JsonObject()));
@@ -50,10 +42,10 @@ public sealed class LeastPrivilegeTests : IAsyncLifetime
         await _app.AddTicketAsync("\u200b");
         Assert.Equal((0, 1, 1), await SweepAsync());
         await _app.LetTimePassAsync();
-        await ProcessAsync(await _app.AddTicketAsync("El modelo responde a otros"));
+        await _app.FindSourceAsync(await _app.AddTicketAsync("El modelo responde a otros"));
         Assert.Equal((0, 1, 0), await SweepAsync());
         await _app.LetTimePassAsync();
-        await ProcessAsync(await _app.AddTicketAsync("Y a otros más"));
+        await _app.FindSourceAsync(await _app.AddTicketAsync("Y a otros más"));
         Assert.Equal((0, 0, 1), await SweepAsync());
 
         // What somebody labelled by hand, and what a dead process left behind.
@@ -181,13 +173,6 @@ public sealed class LeastPrivilegeTests : IAsyncLifetime
         }
 
         await TestPostgres.DropDatabaseAsync(database);
-    }
-
-    private async Task<string?> ProcessAsync(Guid id, string query = "")
-    {
-        var response = await _app.ProcessAsync(id, query: query);
-        Assert.True(response.IsSuccessStatusCode, await response.Content.ReadAsStringAsync());
-        return (string?)(await response.ReadJsonAsync())["source"];
     }
 
     private async Task<(int Labelled, int Waiting, int Parked)> SweepAsync()

@@ -1,3 +1,4 @@
+using System.Net;
 using System.Net.Http.Json;
 using System.Text;
 using System.Text.Json.Nodes;
@@ -146,6 +147,28 @@ public sealed class TicketApp : IAsyncLifetime, IAsyncDisposable
     {
         await using var connection = new NpgsqlConnection(ConnectionString);
         return await connection.ExecuteAsync(sql, parameters);
+    }
+
+    /// <summary>Asks for a ticket that must get labels.</summary>
+    /// <returns>Where they come from.</returns>
+    public async Task<string?> FindSourceAsync(Guid id, string query = "")
+    {
+        var response = await ProcessAsync(id, query: query);
+        Assert.True(response.IsSuccessStatusCode, await response.Content.ReadAsStringAsync());
+        return (string?)(await response.ReadJsonAsync())["source"];
+    }
+
+    /// <summary>Takes tickets through every request: decided, stored, reused, forced, edited, refused. Leaves two processed ones.</summary>
+    public async Task AssertRequestsAsync()
+    {
+        var id = await AddTicketAsync("La factura está duplicada");
+        Assert.Equal("model", await FindSourceAsync(id));
+        Assert.Equal("stored", await FindSourceAsync(id));
+        Assert.Equal("reused", await FindSourceAsync(await AddTicketAsync("La factura está duplicada")));
+        Assert.Equal("model", await FindSourceAsync(id, "?force=true"));
+        await ExecuteAsync("update tickets set description = 'Otra cosa' where id = @id", new { id });
+        Assert.Equal("model", await FindSourceAsync(id));
+        Assert.Equal(HttpStatusCode.Conflict, (await ProcessAsync(id, "no es el texto")).StatusCode);
     }
 
     /// <summary>Posts a ticket's id, and its text if given.</summary>
