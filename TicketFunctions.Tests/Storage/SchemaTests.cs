@@ -131,13 +131,13 @@ public sealed class SchemaTests(TicketApp app) : IClassFixture<TicketApp>
 
             var before = await ReadScansAsync(dataSource);
             var store = new TicketStore(dataSource);
-            var options = new TriageOptions();
+            var terms = new ClaimTerms(TimeSpan.FromSeconds(90), 5, []);
 
-            var claimed = await store.ClaimDueAsync(12, 0, options, default);
-            claimed = [.. claimed, .. await store.ClaimDueAsync(12, 0, options, default)];
-            Assert.Empty(await store.ClaimDueAsync(12, 0, options, default));
-            Assert.IsType<Claim.InProgress>(await store.ClaimAsync(claimed[0].Id, Guid.NewGuid(), options, force: false, onlyDue: false, default));
-            await store.ParkExhaustedAsync(options.MaxAttempts, default);
+            var (claimed, last) = await store.ClaimDueAsync(12, null, withWaiting: true, terms);
+            claimed = [.. claimed, .. (await store.ClaimDueAsync(12, last, withWaiting: true, terms)).Tickets];
+            Assert.Empty((await store.ClaimDueAsync(12, null, withWaiting: true, terms)).Tickets);
+            Assert.IsType<Claim.InProgress>((await store.ClaimAsync([new ClaimRequest(claimed[0].Id, Guid.NewGuid())], terms, wait: false))[0]);
+            await store.ParkExhaustedAsync(terms.MaxAttempts, default);
             await store.ForgetProcessedAsync(default);
             await store.CountBacklogAsync(default);
 
