@@ -193,12 +193,6 @@ public static class ConnectionStrings
             builder.TcpKeepAliveTime = 60;
         }
 
-        // Nothing is kept in a session, so there is nothing to reset: it would be seven statements before each of ours.
-        if (!builder.ShouldSerialize("No Reset On Close"))
-        {
-            builder.NoResetOnClose = true;
-        }
-
         if (!builder.ShouldSerialize("Timeout"))
         {
             builder.Timeout = 5;

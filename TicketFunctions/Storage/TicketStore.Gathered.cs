@@ -502,6 +502,7 @@ public sealed partial class TicketStore
               )
             order by created_at desc, id desc
             limit 1
+            for no key update skip locked
             """,
             new { },
             cancellationToken);

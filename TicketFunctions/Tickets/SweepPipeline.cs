@@ -4,8 +4,8 @@ using TicketFunctions.Storage;
 namespace TicketFunctions.Tickets;
 
 /// <summary>
-/// Tickets on their way through one run: claimed ahead, under way, ended. So many are claimed ahead as are started while a claim
-/// is on its way, since each holds its lease while it waits.
+/// Tickets on their way through one run: claimed ahead, under way, ended. So many are claimed ahead as end while a claim is on its
+/// way, twice over, and none while nothing ends: each holds its lease while it waits.
 /// </summary>
 internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, SweepOptions options, TimeProvider time, CancellationToken giveBack)
 {
@@ -18,8 +18,8 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
     private Task? _pause;
     private int _underWay;
     private int _asked;
-    private int _ahead = 1;
-    private int _startedSinceClaim;
+    private int _ahead;
+    private int _endedSinceClaim;
     private FreshTicket? _after;
     private bool _withWaiting = true;
     private long _lookedForWaitingAt;
@@ -43,7 +43,6 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
             Watch(Task.Run(() => ProcessAsync(ticket, claimedAt), CancellationToken.None));
         }
 
-        _startedSinceClaim += started;
         return started;
     }
 
@@ -51,13 +50,13 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
     public void ClaimAhead()
     {
         var room = options.Concurrency - _underWay;
-        if (_claim is not null || (room == 0 && _ready.Count > _ahead / 2) || (_isExhausted && (_underWay > 0 || _isLast)))
+        _asked = Math.Min(options.BatchSize, room + _ahead - _ready.Count);
+        if (_claim is not null || _asked <= _ahead / 2 || (_isExhausted && (_underWay > 0 || _isLast)))
         {
             return;
         }
 
-        _asked = Math.Min(options.BatchSize, room + _ahead - _ready.Count);
-        _startedSinceClaim = 0;
+        _endedSinceClaim = 0;
 
         // What ended meanwhile may have left something due; after this claim there is nothing that could.
         _isLast = _underWay == 0 && _ready.Count == 0;
@@ -92,6 +91,7 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
         else if (happened is Task<TriageResult> ended)
         {
             _underWay--;
+            _endedSinceClaim++;
 
             // Edited meanwhile: it is due at once.
             _isExhausted &= ended is not { IsCompletedSuccessfully: true, Result: TriageResult.InProgress { RetryAfter.Ticks: 0 } };
@@ -140,7 +140,7 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
         _isExhausted = isShort && _after is null;
         _after = isShort ? null : last ?? _after;
         _withWaiting &= !isShort && last is null;
-        _ahead = Math.Clamp(4 * _startedSinceClaim, 1, options.BatchSize);
+        _ahead = Math.Min(2 * _endedSinceClaim, options.BatchSize);
     }
 
     private void Watch(Task task) => task.ContinueWith(

@@ -92,6 +92,7 @@ public sealed partial class TicketSweep(
                 claimed += pipeline.Start();
                 if (end is null && !doubtful)
                 {
+                    triedNewest = false;
                     pipeline.ClaimAhead();
                 }
                 else if (end is null && pipeline.IsEmpty)
