@@ -23,7 +23,7 @@ public static class PlainHost
     public static WebApplication Build(
         IEnumerable<KeyValuePair<string, string?>>? settings = null, Action<IServiceCollection>? configure = null)
     {
-        var builder = WebApplication.CreateBuilder(new WebApplicationOptions { Args = ReadSettingsOnce, ContentRootPath = AppContext.BaseDirectory });
+        var builder = WebApplication.CreateSlimBuilder(new WebApplicationOptions { Args = ReadSettingsOnce, ContentRootPath = AppContext.BaseDirectory });
         builder.Configuration.AddLocalSettings().AddInMemoryCollection(settings ?? []);
         if (string.IsNullOrEmpty(builder.Configuration["urls"]) && string.IsNullOrEmpty(builder.Configuration["http_ports"]))
         {
@@ -33,6 +33,8 @@ public static class PlainHost
         builder.Configuration["SweepSchedule"] ??= DefaultSweepSchedule;
         builder.Configuration["Docs:Enabled"] ??= FunctionKeys.FindOpenAddress(builder.Configuration) is null ? "true" : "false";
         builder.AddQuietLogging();
+        // What the slim builder leaves out and some address may need.
+        builder.WebHost.UseKestrelHttpsConfiguration();
         builder.WebHost.ConfigureKestrel(kestrel =>
         {
             kestrel.AddServerHeader = false;
@@ -55,13 +57,7 @@ public static class PlainHost
         }
 
         var problems = app.Services.GetRequiredService<ProblemAnswers>();
-        app.Use((context, next) => problems.RunAsync(context, () => next(context)));
-        app.UseStatusCodePages(context => context.HttpContext.Response.StatusCode switch
-        {
-            StatusCodes.Status404NotFound => Problem.NotFound().ExecuteAsync(context.HttpContext),
-            StatusCodes.Status405MethodNotAllowed => Problem.MethodNotAllowed().ExecuteAsync(context.HttpContext),
-            _ => Task.CompletedTask,
-        });
+        app.Use(next => context => problems.RunAsync(context, next));
         app.MapFunctions();
 
         // Before anything is set up for them: a wrong setting stops the start here.
