@@ -17,7 +17,8 @@ internal sealed record LoadResult(long Requests, long Microseconds, double P50, 
 internal sealed partial class Bench(BenchOptions options, BenchPostgres postgres, StubProcess stub, string template) : IAsyncDisposable
 {
     private static readonly JsonSerializerOptions Json = new(JsonSerializerDefaults.Web);
-    private static readonly Dictionary<string, string?> MissingOf = [];
+
+    private readonly Dictionary<string, string?> _missing = [];
 
     public BenchOptions Options => options;
 
@@ -55,13 +56,14 @@ internal sealed partial class Bench(BenchOptions options, BenchPostgres postgres
         var chosen = new List<Contestant>();
         foreach (var contestant in all.Where(contestant => options.Includes(contestant.Name)))
         {
-            if (!MissingOf.TryGetValue(contestant.Name, out var missing))
+            // A drain may need what its name's server does not.
+            var key = contestant.Is;
+            if (!_missing.TryGetValue(key, out var missing))
             {
-                MissingOf[contestant.Name] = missing = await contestant.FindMissing(cancellationToken);
+                _missing[key] = missing = await contestant.FindMissing(cancellationToken);
                 if (missing is not null)
                 {
-                    LeftOut[contestant.Name] = missing;
-                    Say($"{contestant.Name} is left out: {missing}.");
+                    LeaveOut(contestant.Name, missing);
                 }
             }
 
@@ -131,6 +133,26 @@ internal sealed partial class Bench(BenchOptions options, BenchPostgres postgres
 
         Cells.Add(cell);
         Say($"{what}: {Report.Describe(cell)}");
+    }
+
+    /// <summary>Works on a fresh copy of a database, and drops it.</summary>
+    public async Task<Cell> OnCopyAsync(string template, Func<string, Task<Cell>> work, CancellationToken cancellationToken)
+    {
+        var database = await postgres.CopyAsync(template, cancellationToken);
+        try
+        {
+            return await work(database);
+        }
+        finally
+        {
+            await postgres.DropAsync(database, CancellationToken.None);
+        }
+    }
+
+    public void LeaveOut(string name, string why)
+    {
+        LeftOut[name] = why;
+        Say($"{name} is left out: {why}.");
     }
 
     public static void Say(string text) => Console.Error.WriteLine($"{DateTime.Now:HH:mm:ss} {text}");

@@ -65,9 +65,21 @@ internal sealed class BenchPostgres : IAsyncDisposable
                 await postgres.ExecuteAsync("postgres", $"alter system set {name} = '{value}'", cancellationToken);
             }
 
+            var canWatch = await postgres.ScalarAsync<bool>("postgres", "select exists (select from pg_available_extensions where name = 'pg_stat_statements')", cancellationToken);
+            if (canWatch)
+            {
+                await postgres.ExecuteAsync("postgres", "alter system set shared_preload_libraries = 'pg_stat_statements'", cancellationToken);
+            }
+
             await embedded.DisposeAsync();
             embedded = await EmbeddedPostgres.StartAsync(options, NullLogger.Instance, cancellationToken);
             postgres = new BenchPostgres(embedded, embedded.ConnectionString);
+            if (canWatch)
+            {
+                // Only where a suite asks for it.
+                await postgres.ExecuteAsync("postgres", "alter system set pg_stat_statements.track = 'none'", cancellationToken);
+                await postgres.ExecuteAsync("postgres", "select pg_reload_conf()", cancellationToken);
+            }
         }
 
         return await postgres.LookAroundAsync(cancellationToken);
@@ -83,7 +95,7 @@ internal sealed class BenchPostgres : IAsyncDisposable
     /// <summary>A migrated database with so many tickets to do, from which cells are copied.</summary>
     public async Task<string> CreateTemplateAsync(int tickets, CancellationToken cancellationToken)
     {
-        var template = await CreateAsync("template", "template0", cancellationToken);
+        var template = await CreateAsync($"template{++_copies}", "template0", cancellationToken);
         await using (var dataSource = NpgsqlDataSource.Create(ConnectionTo(template).ConnectionString + ";Pooling=false"))
         {
             await new Migrations(dataSource).ApplyAsync(cancellationToken);
@@ -119,6 +131,27 @@ internal sealed class BenchPostgres : IAsyncDisposable
     {
         await ExecuteAsync("postgres", $"drop database if exists {database} with (force)", cancellationToken);
         _databases.Remove(database);
+    }
+
+    /// <summary>From now on statements in this database are counted and timed.</summary>
+    /// <returns>False where the server cannot.</returns>
+    public async Task<bool> WatchStatementsAsync(string database, CancellationToken cancellationToken)
+    {
+        if (!(await ScalarAsync<string>("postgres", "select current_setting('shared_preload_libraries')", cancellationToken)).Contains("pg_stat_statements", StringComparison.Ordinal))
+        {
+            return false;
+        }
+
+        await ExecuteAsync(
+            database,
+            $"""
+            create extension if not exists pg_stat_statements;
+            alter database {database} set pg_stat_statements.track = 'top';
+            alter database {database} set pg_stat_statements.track_planning = on;
+            select pg_stat_statements_reset();
+            """,
+            cancellationToken);
+        return true;
     }
 
     public Task<long> CountProcessedAsync(string database, CancellationToken cancellationToken) =>

@@ -27,6 +27,10 @@ internal static class CompareRun
             {
                 "http" => new HttpSuite(bench, contestants).RunAsync(cancellationToken),
                 "duplicates" => new HttpSuite(bench, contestants).RunDuplicatesAsync(cancellationToken),
+                "sweep" => new SweepSuite(bench, contestants).RunAsync(cancellationToken),
+                "start" => new StartSuite(bench, contestants).RunAsync(cancellationToken),
+                "database" => new DatabaseSuite(bench).RunAsync(cancellationToken),
+                "scale" => new ScaleSuite(bench, contestants).RunAsync(cancellationToken),
                 _ => throw new InvalidOperationException(suite),
             });
         }

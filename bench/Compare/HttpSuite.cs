@@ -46,18 +46,7 @@ internal sealed class HttpSuite(Bench bench, Contestants contestants)
     private Task MeasureAsync(Contestant contestant, Cell blank, int copies, int block, CancellationToken cancellationToken) => bench.MeasureAsync(
         $"{blank.Suite}, round {blank.Round}, {blank.Latency} ms, {blank.Clients} clients, {blank.Contestant}",
         blank,
-        async cell =>
-        {
-            var database = await bench.Postgres.CopyAsync(bench.Template, cancellationToken);
-            try
-            {
-                return await MeasureAsync(contestant, cell, database, copies, block, cancellationToken);
-            }
-            finally
-            {
-                await bench.Postgres.DropAsync(database, CancellationToken.None);
-            }
-        },
+        cell => bench.OnCopyAsync(bench.Template, database => MeasureAsync(contestant, cell, database, copies, block, cancellationToken), cancellationToken),
         cancellationToken);
 
     private async Task<Cell> MeasureAsync(Contestant contestant, Cell cell, string database, int copies, int block, CancellationToken cancellationToken)

@@ -149,7 +149,7 @@ internal sealed class Report(BenchOptions options, Bench bench)
                 "database" => ("Postgres alone (pgbench)",
                     ["statement", "rows/s", "CPU Postgres", "valid"],
                     [.. rows.Select(row => new[] { row.Contestant, Number(row.Rate), Number(row.Of(cell => cell.CpuPostgres)), Valid(row) })]),
-                _ => ("Cost at scale", ["database", .. Names(rows), "valid"],
+                _ => (suite == "bloat" ? "Dead rows of a long sweep" : "Claim and finish at scale", ["database", .. Names(rows), "valid"],
                     [.. rows.Select(row => (string[])[row.Contestant, .. Names(rows).Select(name => Number(row.More(name))), Valid(row)])]),
             };
         }
