@@ -50,7 +50,12 @@ internal sealed class Report(BenchOptions options, Bench bench)
     public async Task WriteAsync(CancellationToken cancellationToken)
     {
         // A table that is cut says nothing; into a file or a pipe it may be as wide as it is.
-        AnsiConsole.Profile.Width = Console.IsOutputRedirected ? 220 : AnsiConsole.Profile.Width;
+        if (Console.IsOutputRedirected)
+        {
+            AnsiConsole.Profile.Width = 220;
+            AnsiConsole.Profile.Capabilities.Ansi = false;
+        }
+
         foreach (var (title, columns, rows) in Tables())
         {
             var table = new Table().Title(Markup.Escape(title)).Border(TableBorder.Simple);
