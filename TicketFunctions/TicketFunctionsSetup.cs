@@ -162,6 +162,8 @@ public static partial class TicketFunctionsSetup
             Log.Adjusted(logger, settings.Host!, settings.Port, ConnectionStrings.Describe(ConnectionStrings.FindAddress(settings)), string.Join("; ", adjusted));
         }
 
+        // Nothing is kept in a session, so there is nothing to reset: it would be seven statements before each of ours.
+        settings.NoResetOnClose = true;
         return NpgsqlDataSource.Create(settings);
     }
 

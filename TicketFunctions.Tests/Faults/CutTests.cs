@@ -53,7 +53,7 @@ public sealed class CutTests(ITestOutputHelper output) : IAsyncLifetime
     }
 
     [Theory]
-    [InlineData("as claimed_attempts", "select exists (select from ticket_work)", 502)]
+    [InlineData("as asked (id, lease_token, expected)", "select exists (select from ticket_work)", 502)]
     [InlineData("insert into public.ticket_text_locks", "select exists (select from ticket_text_locks)", 502)]
     [InlineData("insert into public.ticket_failures", "select exists (select from ticket_failures)", 502)]
     [InlineData("last_failed_at = now()", "select exists (select from ticket_work where lease_token is null)", 409)]
@@ -82,7 +82,7 @@ public sealed class CutTests(ITestOutputHelper output) : IAsyncLifetime
         const string Text = "el último intento";
         var id = await _app.AddTicketAsync(Text);
         await _app.ExecuteAsync("insert into ticket_work (ticket_id, attempts, due_at) select id, 4, now() from tickets");
-        var noReceipt = _proxy.WhenSeen(Way.ToServer, "as claimed_attempts", link => link.BlackHole(Way.ToClient));
+        var noReceipt = _proxy.WhenSeen(Way.ToServer, "as asked (id, lease_token, expected)", link => link.BlackHole(Way.ToClient));
 
         var request = _app.ProcessAsync(id);
         var link = await noReceipt;
@@ -94,8 +94,8 @@ public sealed class CutTests(ITestOutputHelper output) : IAsyncLifetime
     }
 
     [Theory]
-    [InlineData("newest as (")]
-    [InlineData("as claimed_attempts")]
+    [InlineData("with fresh as (")]
+    [InlineData("as asked (id, lease_token, expected)")]
     public async Task A_claim_that_is_on_its_way_when_the_sweep_is_stopped_or_the_client_leaves_is_not_forgotten(string claim)
     {
         // A session that is reset cannot be cancelled before that is confirmed; one behind a transaction pooler can.
@@ -106,7 +106,7 @@ public sealed class CutTests(ITestOutputHelper output) : IAsyncLifetime
         // It is carried out, and word of it comes late.
         var claiming = _proxy.WhenSeen(Way.ToServer, claim, _ => _proxy.Delay = TimeSpan.FromSeconds(1));
         using var left = new CancellationTokenSource();
-        Task work = claim == "newest as ("
+        Task work = claim == "with fresh as ("
             ? app.SweepAsync(left.Token)
             : app.Services.GetRequiredService<TicketTriage>().ProcessAsync(id, null, false, left.Token, default);
         await claiming;
@@ -127,7 +127,7 @@ public sealed class CutTests(ITestOutputHelper output) : IAsyncLifetime
             await _app.AddTicketAsync(text);
         }
 
-        var noReceipt = _proxy.WhenSeen(Way.ToServer, "order by created_at desc, id desc", link => link.BlackHole(Way.ToClient));
+        var noReceipt = _proxy.WhenSeen(Way.ToServer, "with fresh as (", link => link.BlackHole(Way.ToClient));
         var sweep = _app.SweepAsync();
         var link = await noReceipt;
         await Eventually.TrueAsync(() => _app.QuerySingleAsync<bool>("select count(*) = 3 from ticket_work"), "the tickets are claimed");

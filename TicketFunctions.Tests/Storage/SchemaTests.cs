@@ -29,7 +29,6 @@ public sealed class SchemaTests(TicketApp app) : IClassFixture<TicketApp>
     [InlineData("insert into tickets (description, sentiment, processed) values ('x', 'Neutral', true)", "tickets_processed_has_labels")]
     [InlineData("insert into ticket_work (ticket_id, attempts, due_at) select id, -1, now() from tickets", "ticket_work_attempts_not_negative")]
     [InlineData("insert into ticket_work (ticket_id, attempts, due_at, parked_at, lease_token) select id, 1, now(), now(), id from tickets", "ticket_work_parked_is_not_held")]
-    [InlineData("insert into ticket_work (ticket_id, attempts, due_at) values (gen_random_uuid(), 1, now())", "ticket_work_ticket_id_fkey")]
     [InlineData("insert into ticket_heartbeat (only_row) values (false)", "ticket_heartbeat_has_one_row")]
     [InlineData("insert into ticket_heartbeat (only_row) values (true)", "ticket_heartbeat_pkey")]
     [InlineData("insert into ticket_text_locks values ('x', gen_random_uuid(), now())", "ticket_text_locks_hash_is_sha256")]
@@ -131,13 +130,13 @@ public sealed class SchemaTests(TicketApp app) : IClassFixture<TicketApp>
 
             var before = await ReadScansAsync(dataSource);
             var store = new TicketStore(dataSource);
-            var options = new TriageOptions();
+            var terms = new ClaimTerms(TimeSpan.FromSeconds(90), 5, []);
 
-            var claimed = await store.ClaimDueAsync(12, 0, options, default);
-            claimed = [.. claimed, .. await store.ClaimDueAsync(12, 0, options, default)];
-            Assert.Empty(await store.ClaimDueAsync(12, 0, options, default));
-            Assert.IsType<Claim.InProgress>(await store.ClaimAsync(claimed[0].Id, Guid.NewGuid(), options, force: false, onlyDue: false, default));
-            await store.ParkExhaustedAsync(options.MaxAttempts, default);
+            var (claimed, last) = await store.ClaimDueAsync(12, null, withWaiting: true, terms);
+            claimed = [.. claimed, .. (await store.ClaimDueAsync(12, last, withWaiting: true, terms)).Tickets];
+            Assert.Empty((await store.ClaimDueAsync(12, null, withWaiting: true, terms)).Tickets);
+            Assert.IsType<Claim.InProgress>((await store.ClaimAsync([new ClaimRequest(claimed[0].Id, Guid.NewGuid())], terms, wait: false))[0]);
+            await store.ParkExhaustedAsync(terms.MaxAttempts, default);
             await store.ForgetProcessedAsync(default);
             await store.CountBacklogAsync(default);
 
@@ -179,6 +178,24 @@ public sealed class SchemaTests(TicketApp app) : IClassFixture<TicketApp>
             },
             "all sessions have ended");
         return scans;
+    }
+
+    [Fact]
+    public async Task No_work_is_left_of_tickets_that_go_one_by_one_or_all_at_once()
+    {
+        var ids = new List<Guid>();
+        foreach (var text in new[] { "se borra", "se queda", "se vacía" })
+        {
+            ids.Add(await app.AddTicketAsync(text));
+        }
+
+        await app.ExecuteAsync("insert into ticket_work (ticket_id, attempts, due_at) select id, 1, now() from tickets");
+
+        await app.ExecuteAsync("delete from tickets where id = @id", new { id = ids[0] });
+        Assert.Equal(ids[1..].Order(), (await app.QueryAsync<Guid>("select ticket_id from ticket_work")).Order());
+
+        await app.ExecuteAsync("truncate tickets");
+        Assert.Empty(await app.QueryAsync<Guid>("select ticket_id from ticket_work"));
     }
 
     [Fact]

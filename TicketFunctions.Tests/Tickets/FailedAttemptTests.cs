@@ -94,12 +94,12 @@ public sealed class FailedAttemptTests(TicketApp app) : IClassFixture<TicketApp>
     {
         var store = app.Services.GetRequiredService<TicketStore>();
         var id = await app.AddTicketAsync("escrito y sin respuesta");
-        var ticket = ((Claim.Held)await store.ClaimAsync(id, Guid.NewGuid(), new TriageOptions(), force: false, onlyDue: false, default)).Ticket;
+        var ticket = ((Claim.Held)(await store.ClaimAsync([new ClaimRequest(id, Guid.NewGuid())], new ClaimTerms(TimeSpan.FromSeconds(90), 5, []), wait: true))[0]).Ticket;
         var decision = new Decision(
             new Labels("Otro", "Neutral"), ScriptedClassifier.Identity("modelo"), new byte[32], null, false, [ScriptedClassifier.Call("modelo", cost: 0.10m)], TimeSpan.Zero);
 
-        Assert.Equal(WriteStatus.Written, await store.CompleteAsync(ticket, decision, default));
-        Assert.Equal(WriteStatus.LeaseLost, await store.CompleteAsync(ticket, decision, default));
+        Assert.Equal([WriteStatus.Written], await store.CompleteAsync([(ticket, decision)], wait: true));
+        Assert.Equal([WriteStatus.LeaseLost], await store.CompleteAsync([(ticket, decision)], wait: true));
         await store.RecordFailureAsync(ticket, new FailedAttempt("lease_lost", "", decision.TextSha256, decision.Calls), default);
         Assert.Equal("", await ReadAsync(id));
 

@@ -297,12 +297,13 @@ public sealed class SameTextTests(TicketApp app) : IClassFixture<TicketApp>, IAs
         const string Text = "se guarda justo ahora";
         var ids = await AddAsync(Text, 2);
         var hash = SHA256.HashData(Encoding.UTF8.GetBytes(Text));
-        var identity = ScriptedClassifier.Identity("modelo");
+        var terms = new ClaimTerms(TimeSpan.FromSeconds(90), 5, [ScriptedClassifier.Identity("modelo")]);
         var store = app.Services.GetRequiredService<TicketStore>();
         var first = await ClaimAsync(ids[0]);
         var second = await ClaimAsync(ids[1]);
-        Assert.Equal(new TextLock(Owned: true, Locked: true, Earlier: null), await store.LockTextAsync(first, hash, [identity], 0, default));
-        Assert.Equal(new TextLock(Owned: true, Locked: false, Earlier: null), await store.LockTextAsync(second, hash, [identity], 0, default));
+        Assert.Equal((new TextLock(Owned: true, Locked: true, Earlier: null), null), (first.Turn, second.Turn));
+        Assert.Equal(new TextLock(Owned: true, Locked: true, Earlier: null), await store.LockTextAsync(first, hash, 0, terms, default));
+        Assert.Equal(new TextLock(Owned: true, Locked: false, Earlier: null), await store.LockTextAsync(second, hash, 0, terms, default));
 
         // A lock ends with the lease of its ticket.
         Assert.Equal(1, await CountAsync("ticket_text_locks join ticket_work using (lease_token) where held_until = due_at"));
@@ -320,7 +321,7 @@ public sealed class SameTextTests(TicketApp app) : IClassFixture<TicketApp>, IAs
             delete from ticket_text_locks;
             """,
             new { id = ids[0], hash });
-        var asked = store.LockTextAsync(second, hash, [identity], 0, default);
+        var asked = store.LockTextAsync(second, hash, 0, terms, default);
         await Eventually.TrueAsync(
             async () => await CountAsync("pg_stat_activity where datname = current_database() and application_name = 'ticket-functions' and wait_event_type = 'Lock'") == 1,
             "the second one waits for the lock");
@@ -329,10 +330,10 @@ public sealed class SameTextTests(TicketApp app) : IClassFixture<TicketApp>, IAs
         Assert.True(await asked is { Owned: true, Locked: true, Earlier.Category: "Otro" });
         await store.ReleaseAsync(first, TimeSpan.Zero, null, default);
         await store.ReleaseAsync(second, TimeSpan.Zero, null, default);
-        Assert.Equal(new TextLock(Owned: false, Locked: false, Earlier: null), await store.LockTextAsync(second, SHA256.HashData([]), [identity], 0, default));
+        Assert.Equal(new TextLock(Owned: false, Locked: false, Earlier: null), await store.LockTextAsync(second, SHA256.HashData([]), 0, terms, default));
 
         async Task<ClaimedTicket> ClaimAsync(Guid id) =>
-            ((Claim.Held)await store.ClaimAsync(id, Guid.NewGuid(), new TriageOptions(), force: false, onlyDue: false, default)).Ticket;
+            ((Claim.Held)(await store.ClaimAsync([new ClaimRequest(id, Guid.NewGuid())], terms, wait: true))[0]).Ticket;
     }
 
     [Fact]

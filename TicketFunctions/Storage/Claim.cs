@@ -2,6 +2,39 @@ using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Storage;
 
+/// <summary>A claim on one ticket.</summary>
+/// <param name="Id">The ticket.</param>
+/// <param name="LeaseToken">A new token, kept by the caller.</param>
+/// <param name="ExpectedSha256">The hash of the text that the ticket must have; null for any text.</param>
+/// <param name="Force">Claim it even if it is processed or parked.</param>
+/// <param name="OnlyDue">Not while it waits for its next attempt.</param>
+/// <param name="ReuseAfter">Only decisions with a higher id are reused; 0 for all.</param>
+public sealed record ClaimRequest(Guid Id, Guid LeaseToken, byte[]? ExpectedSha256 = null, bool Force = false, bool OnlyDue = false, long ReuseAfter = 0)
+{
+    /// <summary>Whether both ask for the same.</summary>
+    public bool IsLike(ClaimRequest other) =>
+        (Id, Force, OnlyDue, ReuseAfter) == (other.Id, other.Force, other.OnlyDue, other.ReuseAfter)
+        && ExpectedSha256.AsSpan().SequenceEqual(other.ExpectedSha256);
+}
+
+/// <summary>What all claims of a process have in common.</summary>
+/// <param name="Lease">How long a claim holds.</param>
+/// <param name="MaxAttempts">Attempts before a ticket is parked.</param>
+/// <param name="Reusable">Whose decisions are as good as a new one. When there are none, texts are not locked: it costs nothing to decide twice.</param>
+public sealed record ClaimTerms(TimeSpan Lease, int MaxAttempts, IReadOnlyList<ClassifierIdentity> Reusable)
+{
+    internal string[] Providers { get; } = [.. Reusable.Select(identity => identity.Provider)];
+
+    internal string[] Models { get; } = [.. Reusable.Select(identity => identity.Model)];
+
+    internal string[] PromptVersions { get; } = [.. Reusable.Select(identity => identity.PromptVersion)];
+
+    internal string[] TaxonomyVersions { get; } = [.. Reusable.Select(identity => identity.TaxonomyVersion)];
+}
+
+/// <summary>The place of a ticket in the order of those that nobody has tried yet.</summary>
+public readonly record struct FreshTicket(DateTime CreatedAt, Guid Id);
+
 /// <summary>What a claim by id found. <paramref name="Description"/> is the text of the row; null when there is none.</summary>
 public abstract record Claim(string? Description)
 {
@@ -11,8 +44,14 @@ public abstract record Claim(string? Description)
     /// <summary>The caller holds the ticket now.</summary>
     public sealed record Held(ClaimedTicket Ticket) : Claim(Ticket.Description);
 
-    /// <summary>The ticket has its labels.</summary>
-    public sealed record Processed(string Description, Labels Labels) : Claim(Description);
+    /// <summary>The ticket has its labels. <paramref name="Origin"/> is the newest decision that gave it these; null when a person did.</summary>
+    public sealed record Processed(string Description, Labels Labels, LabelOrigin? Origin) : Claim(Description);
+
+    /// <summary>The ticket could be claimed, but its text is not the expected one.</summary>
+    public sealed record OtherText(string Description) : Claim(Description);
+
+    /// <summary>Somebody has the row locked, and it was not waited for.</summary>
+    public sealed record PassedOver() : Claim((string?)null);
 
     /// <summary>Somebody else holds the ticket, for at most <paramref name="Remaining"/>.</summary>
     public sealed record InProgress(string Description, TimeSpan Remaining) : Claim(Description);
@@ -31,6 +70,9 @@ public enum WriteStatus
 
     /// <summary>The lease belongs to somebody else by now, or to nobody; nothing was written.</summary>
     LeaseLost,
+
+    /// <summary>Somebody has the row locked, and it was not waited for; nothing was written.</summary>
+    PassedOver,
 }
 
 /// <summary>Whether a failed attempt does not count, and so parks nothing.</summary>

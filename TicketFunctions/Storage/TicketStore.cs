@@ -10,11 +10,10 @@ using TicketFunctions.Tickets;
 namespace TicketFunctions.Storage;
 
 /// <summary>
-/// Every statement on tickets. Each method is one autocommitted statement; only the database's clock decides about leases.
+/// Every statement on tickets. Each is autocommitted, and may run twice; only the database's clock decides about leases.
 /// Locks are taken in one order: the ticket's row, then its work row, then its text's lock.
-/// Each may run twice: when a connection breaks nobody knows whether its statement was committed, and it is sent again.
 /// </summary>
-public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOptions>? options = null)
+public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOptions>? options = null)
 {
     private static readonly JsonSerializerOptions CallsJson = new()
     {
@@ -22,377 +21,66 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
         Converters = { new JsonStringEnumConverter(JsonNamingPolicy.SnakeCaseLower) },
     };
 
-    /// <summary>
-    /// How long the server works, and waits for locks: less than we wait for it, so that nothing goes on there unseen.
-    /// For this transaction only, in the round trip of the statement: on a pooler the next one may run in another session.
-    /// </summary>
-    private const string Limits = "select set_config('lock_timeout', @lockTimeout, true), set_config('statement_timeout', @statementTimeout, true);\n";
-
-    /// <summary>The same with the rights of a role, in the same way: a login that a pooler knows, and no more rights than needed.</summary>
-    /// <remarks>By itself set_config answers an unknown role with the code of a wrong value, which many things have.</remarks>
-    private const string LimitsOfRole =
-        """
-        select set_config('lock_timeout', @lockTimeout, true), set_config('statement_timeout', @statementTimeout, true), set_config('role', @role, true)
-        where pg_has_role(@role, 'member') is not null;
-
-        """;
-
-    private readonly string? _role = options?.Value.Role;
+    private readonly StatementRunner _runner = new(dataSource, options?.Value.Role);
 
     static TicketStore() => DefaultTypeMap.MatchNamesWithUnderscores = true;
-
-    /// <summary>Claims one ticket for its next attempt.</summary>
-    /// <param name="id">The ticket.</param>
-    /// <param name="leaseToken">A new token, kept by the caller.</param>
-    /// <param name="options">The length of the lease and the most attempts.</param>
-    /// <param name="force">Claim it even if it is processed or parked.</param>
-    /// <param name="onlyDue">Not while it waits for its next attempt.</param>
-    /// <param name="cancellationToken">Gives up waiting; a claim that happened all the same runs out with its lease.</param>
-    public async Task<Claim> ClaimAsync(
-        Guid id, Guid leaseToken, TriageOptions options, bool force, bool onlyDue, CancellationToken cancellationToken)
-    {
-        // The row lock makes a claim wait for a classification that is being committed, and then see it:
-        // without it the claim could start work on a ticket that was finished a moment ago.
-        // The lease starts after that wait; now() is when the statement began.
-        // Our own token is there when this is sent again: the attempt was counted then.
-        var row = await QueryFirstOrDefaultAsync<ClaimRow>(
-            """
-            with ticket as (
-              select id, description, category, sentiment, processed
-              from public.tickets
-              where id = @id
-              for no key update
-            ),
-            claimed as (
-              insert into public.ticket_work as work (ticket_id, attempts, lease_token, due_at)
-              select id, 1, @leaseToken, clock_timestamp() + @Lease
-              from ticket
-              where not processed or @force
-              on conflict (ticket_id) do update
-              set attempts = case when @force then 1 when work.lease_token = excluded.lease_token then work.attempts else work.attempts + 1 end,
-                first_attempt_at = case when @force then now() else work.first_attempt_at end,
-                lease_token = excluded.lease_token,
-                due_at = excluded.due_at,
-                parked_at = null
-              where work.lease_token = excluded.lease_token
-                or (
-                  (work.due_at <= now() or (work.lease_token is null and not @onlyDue))
-                  and (@force or (work.parked_at is null and work.attempts < @MaxAttempts))
-                )
-              returning work.attempts
-            )
-            select
-              ticket.description,
-              ticket.category,
-              ticket.sentiment,
-              ticket.processed,
-              claimed.attempts as claimed_attempts,
-              work.lease_token is null and (work.parked_at is not null or work.attempts >= @MaxAttempts)
-                or work.due_at <= now() and work.attempts >= @MaxAttempts as parked,
-              extract(epoch from work.due_at - now())::float8 as due_in_seconds,
-              claimed.attempts is not null and work.lease_token <> @leaseToken as expired,
-              work.last_error
-            from ticket
-            left join claimed on true
-            left join public.ticket_work as work on work.ticket_id = ticket.id
-            """,
-            new { id, leaseToken, options.Lease, options.MaxAttempts, force, onlyDue },
-            cancellationToken);
-
-        Telemetry.CountExpiredLeases(row is { Expired: true } ? 1 : 0);
-        return row switch
-        {
-            null => new Claim.NotFound(),
-            { ClaimedAttempts: { } attempts } => new Claim.Held(
-                new ClaimedTicket(id, row.Description, leaseToken, attempts, row.Processed ? new Labels(row.Category!, row.Sentiment!) : null)),
-            { Processed: true } when !force => new Claim.Processed(
-                row.Description, new Labels(row.Category!, row.Sentiment!)),
-            { Parked: true } => new Claim.Parked(row.Description, row.LastError),
-            _ => new Claim.InProgress(row.Description, TimeSpan.FromSeconds(Math.Max(0, row.DueInSeconds ?? 0))),
-        };
-    }
-
-    /// <summary>Claims tickets that are due: new ones and those whose backoff or lease is over.</summary>
-    /// <param name="oldest">How many, oldest due first.</param>
-    /// <param name="newest">How many from the other end, never tried before.</param>
-    /// <param name="options">The length of the lease and the most attempts.</param>
-    /// <param name="cancellationToken">Gives up waiting; claims that happened all the same run out with their leases.</param>
-    public async Task<IReadOnlyList<ClaimedTicket>> ClaimDueAsync(
-        int oldest, int newest, TriageOptions options, CancellationToken cancellationToken)
-    {
-        // Two sweeps never get the same row: each skips what the other has locked, and a new work row is inserted once.
-        // Rows are skipped before they are counted: a few that somebody keeps locked must not stand in the others' way.
-        // Every ticket gets a token of its own, so that no write for one can touch another. When this is sent again, they tell
-        // what was claimed the first time; it comes on top of what is claimed now.
-        var tokens = Enumerable.Range(0, oldest + newest).Select(_ => Guid.NewGuid()).ToArray();
-        var rows = await QueryAsync<DueRow>(
-            """
-            with fresh as (
-              select id, description, created_at as due_at, false as expired
-              from public.tickets
-              where not processed
-                and not exists (
-                  select
-                  from public.ticket_work
-                  where ticket_work.ticket_id = tickets.id
-                )
-              order by created_at, id
-              limit @oldest
-              for no key update skip locked
-            ),
-            newest as (
-              select id, description
-              from public.tickets
-              where not processed
-                and not exists (
-                  select
-                  from public.ticket_work
-                  where ticket_work.ticket_id = tickets.id
-                )
-              order by created_at desc, id desc
-              limit @newest
-              for no key update skip locked
-            ),
-            waiting as (
-              select tickets.id, tickets.description, work.due_at, work.lease_token is not null as expired
-              from public.ticket_work as work
-              join public.tickets on tickets.id = work.ticket_id
-              where work.parked_at is null
-                and work.due_at <= now()
-                and work.attempts < @MaxAttempts
-                and not tickets.processed
-              order by work.due_at
-              limit @oldest
-              for no key update of tickets skip locked
-            ),
-            ticket as (
-              (
-                select id, description, expired
-                from (select * from fresh union all select * from waiting) as due
-                order by due_at
-                limit @oldest
-              )
-              union
-              select id, description, false
-              from newest
-            ),
-            claimed as (
-              insert into public.ticket_work as work (ticket_id, attempts, lease_token, due_at)
-              select id, 1, (@tokens::uuid[])[row_number() over ()], clock_timestamp() + @Lease
-              from ticket
-              on conflict (ticket_id) do update
-              set attempts = work.attempts + 1,
-                lease_token = excluded.lease_token,
-                due_at = excluded.due_at
-              where work.parked_at is null
-                and work.due_at <= now()
-                and work.attempts < @MaxAttempts
-              returning work.ticket_id, work.lease_token, work.attempts
-            )
-            select ticket.id, ticket.description, claimed.lease_token, claimed.attempts, ticket.expired
-            from claimed
-            join ticket on ticket.id = claimed.ticket_id
-            union all
-            select tickets.id, tickets.description, work.lease_token, work.attempts, false
-            from public.ticket_work as work
-            join public.tickets on tickets.id = work.ticket_id
-            where @isRepeated
-              and work.lease_token = any(@tokens)
-            """,
-            new { oldest, newest, tokens, options.Lease, options.MaxAttempts },
-            cancellationToken);
-
-        Telemetry.CountExpiredLeases(rows.Count(row => row.Expired));
-        return [.. rows.Select(row => new ClaimedTicket(row.Id, row.Description, row.LeaseToken, row.Attempts))];
-    }
 
     /// <summary>Takes the lock on a ticket's text if it is free or its lease is over, and looks for an earlier decision on the text.</summary>
     /// <param name="ticket">The claimed ticket.</param>
     /// <param name="textSha256">The hash of its text.</param>
-    /// <param name="identities">Whose decisions are as good as a new one.</param>
     /// <param name="reuseAfter">Only decisions with a higher id are looked for; 0 for all.</param>
+    /// <param name="terms">As for every claim.</param>
     /// <param name="cancellationToken">Gives up waiting; a lock that was taken all the same runs out with the ticket's lease.</param>
-    public async Task<TextLock> LockTextAsync(
-        ClaimedTicket ticket, byte[] textSha256, IReadOnlyList<ClassifierIdentity> identities, long reuseAfter, CancellationToken cancellationToken)
-    {
-        // Two statements in one round trip and one transaction. The second one's snapshot is later: whoever gets the lock
+    public Task<TextLock> LockTextAsync(ClaimedTicket ticket, byte[] textSha256, long reuseAfter, ClaimTerms terms, CancellationToken cancellationToken) =>
+        // Statements in one round trip and one transaction. The snapshots of the later ones are later: whoever gets the lock
         // that went with the commit of a decision sees that decision.
-        var row = await QueryFirstOrDefaultAsync<LockRow>(
-            """
-            insert into public.ticket_text_locks as held (text_sha256, lease_token, held_until)
-            select @textSha256, lease_token, due_at
-            from public.ticket_work
-            where ticket_id = @Id
-              and lease_token = @LeaseToken
-            on conflict (text_sha256) do update
-            set lease_token = excluded.lease_token,
-              held_until = excluded.held_until
-            where held.held_until <= now();
-
-            with earlier as (
-              select
-                category,
-                sentiment,
-                confidence,
-                needs_review,
-                provider,
-                model,
-                prompt_version,
-                taxonomy_version,
-                served_model,
-                case source when 'reused' then saved_tokens else coalesce(tokens_in + coalesce(tokens_out, 0), tokens_out) end as saved_tokens,
-                case source when 'reused' then saved_cost else cost end as saved_cost
-              from public.ticket_decisions
-              where text_sha256 = @textSha256
-                and id > @reuseAfter
-                and source in ('model', 'reused')
-                and (provider, model, prompt_version, taxonomy_version) in (
-                  select *
-                  from unnest(@providers, @models, @promptVersions, @taxonomyVersions)
-                )
-              order by id desc
-              limit 1
-            )
-            select
-              exists (
-                select
-                from public.ticket_work
-                where ticket_id = @Id
-                  and lease_token = @LeaseToken
-              ) as owned,
-              exists (
-                select
-                from public.ticket_text_locks
-                where text_sha256 = @textSha256
-                  and lease_token = @LeaseToken
-              ) as locked,
-              (select to_jsonb(earlier) from earlier)::text as earlier
-            """,
-            new
-            {
-                ticket.Id,
-                ticket.LeaseToken,
-                textSha256,
-                reuseAfter,
-                providers = identities.Select(identity => identity.Provider).ToArray(),
-                models = identities.Select(identity => identity.Model).ToArray(),
-                promptVersions = identities.Select(identity => identity.PromptVersion).ToArray(),
-                taxonomyVersions = identities.Select(identity => identity.TaxonomyVersion).ToArray(),
-            },
-            cancellationToken);
-        return new TextLock(
-            row!.Owned, row.Locked, row.Earlier is null ? null : JsonSerializer.Deserialize<EarlierDecision>(row.Earlier, CallsJson));
-    }
-
-    /// <summary>Writes the labels, records the decision and ends the work on the ticket, all or nothing.</summary>
-    public async Task<WriteStatus> CompleteAsync(
-        ClaimedTicket ticket, Decision decision, CancellationToken cancellationToken)
-    {
-        var usage = Usage.Of(decision.Calls);
-        var row = await QueryFirstOrDefaultAsync<WriteRow>(
-            """
-            with ticket as (
-              select id, created_at, description, processed
-              from public.tickets
-              where id = @Id
-              for no key update
-            ),
-            owned as (
-              select work.ticket_id, work.attempts
-              from public.ticket_work as work
-              join ticket on ticket.id = work.ticket_id
-              where work.lease_token = @LeaseToken
-              for update of work
-            ),
-            written as (
-              update public.tickets
-              set category = @Category,
-                sentiment = @Sentiment,
-                processed = true
-              from owned
-              where tickets.id = owned.ticket_id
-                and tickets.description = @Description
-                and (not tickets.processed or (tickets.category = @PreviousCategory and tickets.sentiment = @PreviousSentiment))
-              returning tickets.id
-            ),
-            recorded as (
-              insert into public.ticket_decisions (
-                ticket_id, category, sentiment, confidence, needs_review, source, provider, model, prompt_version,
-                taxonomy_version, parameters, text_sha256, tokens_in, tokens_out, model_calls, latency_ms, attempts,
-                served_model, cost, saved_tokens, saved_cost, calls
-              )
-              select
-                owned.ticket_id, @Category, @Sentiment, @Confidence, @NeedsReview, @Source, @Provider, @Model, @PromptVersion,
-                @TaxonomyVersion, @Parameters::jsonb, @TextSha256, @TokensIn, @TokensOut, @ModelCalls, @LatencyMs, owned.attempts,
-                @ServedModel, @Cost, @SavedTokens, @SavedCost, @Calls::jsonb
-              from written
-              join owned on owned.ticket_id = written.id
-            ),
-            released as (
-              delete from public.ticket_work
-              using written
-              where ticket_work.ticket_id = written.id
-                and ticket_work.lease_token = @LeaseToken
-            ),
-            unlocked as (
-              delete from public.ticket_text_locks
-              where lease_token = @LeaseToken
-            )
-            select
-              exists (select from owned) as owned,
-              exists (select from written) as written,
-              (
-                select extract(epoch from clock_timestamp() - created_at)::float8
-                from ticket
-                where exists (select from written)
-                  and not exists (
+        _runner.RunAsync(
+            _ =>
+            [
+                new NpgsqlBatchCommand(
+                    """
+                    insert into public.ticket_text_locks as held (text_sha256, lease_token, held_until)
+                    select @textSha256, lease_token, due_at
+                    from public.ticket_work
+                    where ticket_id = @id
+                      and lease_token = @leaseToken
+                    on conflict (text_sha256) do update
+                    set lease_token = excluded.lease_token,
+                      held_until = excluded.held_until
+                    where held.held_until <= now()
+                    """)
+                {
+                    Parameters = { new("textSha256", textSha256), new("id", ticket.Id), new("leaseToken", ticket.LeaseToken) },
+                },
+                new NpgsqlBatchCommand(
+                    """
                     select
-                    from public.ticket_decisions
-                    where ticket_id = @Id
-                  )
-              ) as first_after_seconds
-            """,
-            new
+                      exists (
+                        select
+                        from public.ticket_work
+                        where ticket_id = @id
+                          and lease_token = @leaseToken
+                      ) as owned,
+                      exists (
+                        select
+                        from public.ticket_text_locks
+                        where text_sha256 = @textSha256
+                          and lease_token = @leaseToken
+                      ) as locked
+                    """)
+                {
+                    Parameters = { new("textSha256", textSha256), new("id", ticket.Id), new("leaseToken", ticket.LeaseToken) },
+                },
+                FindEarlier([textSha256], [reuseAfter], terms),
+            ],
+            async reader =>
             {
-                ticket.Id,
-                ticket.LeaseToken,
-                ticket.Description,
-                PreviousCategory = ticket.Previous?.Category,
-                PreviousSentiment = ticket.Previous?.Sentiment,
-                decision.Labels.Category,
-                decision.Labels.Sentiment,
-                decision.Confidence,
-                decision.NeedsReview,
-                decision.Source,
-                decision.Identity.Provider,
-                decision.Identity.Model,
-                decision.Identity.PromptVersion,
-                decision.Identity.TaxonomyVersion,
-                decision.Identity.Parameters,
-                decision.TextSha256,
-                usage.TokensIn,
-                usage.TokensOut,
-                ModelCalls = decision.Calls.Count,
-                LatencyMs = (int)decision.Latency.TotalMilliseconds,
-                decision.ServedModel,
-                usage.Cost,
-                decision.Reused?.SavedTokens,
-                decision.Reused?.SavedCost,
-                Calls = JsonSerializer.Serialize(decision.Calls, CallsJson),
+                await reader.ReadAsync(cancellationToken);
+                var (owned, locked) = (reader.GetBoolean(0), reader.GetBoolean(1));
+                await reader.NextResultAsync(cancellationToken);
+                return new TextLock(owned, locked, (await ReadEarlierAsync(reader)).GetValueOrDefault(0));
             },
             cancellationToken);
-        if (row is { FirstAfterSeconds: { } seconds })
-        {
-            Telemetry.RecordTimeToLabel(TimeSpan.FromSeconds(seconds), decision.Source);
-        }
-
-        return row switch
-        {
-            { Written: true } => WriteStatus.Written,
-            { Owned: true } => WriteStatus.Stale,
-            _ => WriteStatus.LeaseLost,
-        };
-    }
 
     /// <summary>Ends a failed attempt: the ticket waits for its next one, or is parked after the last.</summary>
     /// <param name="ticket">The claimed ticket.</param>
@@ -441,7 +129,8 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
             ),
             unlocked as (
               delete from public.ticket_text_locks
-              where lease_token = @LeaseToken
+              where text_sha256 = @TextSha256
+                and lease_token = @LeaseToken
             )
             update public.ticket_work
             set lease_token = null,
@@ -458,6 +147,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
             {
                 ticket.Id,
                 ticket.LeaseToken,
+                ticket.TextSha256,
                 ticket.Attempts,
                 error,
                 wait,
@@ -525,7 +215,8 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
             """
             with unlocked as (
               delete from public.ticket_text_locks
-              where lease_token = @LeaseToken
+              where text_sha256 = @TextSha256
+                and lease_token = @LeaseToken
             )
             update public.ticket_work
             set lease_token = null,
@@ -535,7 +226,7 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
             where ticket_id = @Id
               and lease_token = @LeaseToken
             """,
-            new { ticket.Id, ticket.LeaseToken, wait, reason },
+            new { ticket.Id, ticket.LeaseToken, ticket.TextSha256, wait, reason },
             cancellationToken);
         return changed == 1 ? WriteStatus.Written : WriteStatus.LeaseLost;
     }
@@ -547,13 +238,14 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
             """
             with unlocked as (
               delete from public.ticket_text_locks
-              where lease_token = @LeaseToken
+              where text_sha256 = @TextSha256
+                and lease_token = @LeaseToken
             )
             delete from public.ticket_work
             where ticket_id = @Id
               and lease_token = @LeaseToken
             """,
-            new { ticket.Id, ticket.LeaseToken },
+            new { ticket.Id, ticket.LeaseToken, ticket.TextSha256 },
             cancellationToken);
         return changed == 1 ? WriteStatus.Written : WriteStatus.LeaseLost;
     }
@@ -627,17 +319,21 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
             new { ids },
             cancellationToken)];
 
-    /// <summary>Removes work rows of tickets that somebody else labelled meanwhile.</summary>
+    /// <summary>Removes work rows of tickets that somebody else labelled meanwhile, or that are gone.</summary>
     public Task<int> ForgetProcessedAsync(CancellationToken cancellationToken) =>
         ExecuteAsync(
             """
             with done as (
               select work.ticket_id
               from public.ticket_work as work
-              join public.tickets on tickets.id = work.ticket_id
-              where tickets.processed
-                and (work.lease_token is null or work.due_at <= now())
-              for update of work skip locked
+              where (lease_token is null or due_at <= now())
+                and not exists (
+                  select
+                  from public.tickets
+                  where id = ticket_id
+                    and not processed
+                )
+              for update skip locked
             )
             delete from public.ticket_work
             using done
@@ -661,22 +357,6 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
             where ticket_text_locks.text_sha256 = done.text_sha256
             """,
             new { },
-            cancellationToken);
-
-    /// <summary>The newest decision that gave a ticket the labels it has; null when a person did.</summary>
-    /// <remarks>Not a part of the claim: that may have waited for the decision, and then its snapshot is older.</remarks>
-    public Task<LabelOrigin?> FindOriginAsync(Guid id, Labels labels, CancellationToken cancellationToken) =>
-        QueryFirstOrDefaultAsync<LabelOrigin>(
-            """
-            select model, confidence
-            from public.ticket_decisions
-            where ticket_id = @id
-              and category = @Category
-              and sentiment = @Sentiment
-            order by id desc
-            limit 1
-            """,
-            new { id, labels.Category, labels.Sentiment },
             cancellationToken);
 
     /// <summary>Processed tickets whose labels are those of their newest decision, if that meets every condition given; the oldest first.</summary>
@@ -725,17 +405,6 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
             from public.ticket_decisions
             """,
             new { },
-            cancellationToken);
-
-    /// <summary>The text of a ticket, or null when there is no such ticket.</summary>
-    public Task<string?> FindDescriptionAsync(Guid id, CancellationToken cancellationToken) =>
-        QueryFirstOrDefaultAsync<string>(
-            """
-            select description
-            from public.tickets
-            where id = @id
-            """,
-            new { id },
             cancellationToken);
 
     /// <summary>Inserts a ticket as any other client would.</summary>
@@ -887,78 +556,19 @@ public sealed class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOpt
     private Task<int> ExecuteAsync(string sql, object parameters, CancellationToken cancellationToken) =>
         RunAsync(sql, parameters, commandTimeout: null, (connection, command) => connection.ExecuteAsync(command), cancellationToken);
 
-    private async Task<T> RunAsync<T>(
-        string sql, object parameters, int? commandTimeout, Func<NpgsqlConnection, CommandDefinition, Task<T>> run, CancellationToken cancellationToken)
-    {
-        try
-        {
-            return await RunOnceAsync(sql, parameters, commandTimeout, isRepeated: false, run, cancellationToken);
-        }
-        catch (Exception e) when (StorageFaults.Find(e) == StorageFault.Disconnected && !StorageFaults.IsTimeout(e))
-        {
-            // The connection may have died long ago in the pool, or its server was replaced: a new one may be well.
-            // Whoever waits for a time-out has waited enough.
-            return await RunOnceAsync(sql, parameters, commandTimeout, isRepeated: true, run, cancellationToken);
-        }
-    }
-
-    private async Task<T> RunOnceAsync<T>(
-        string sql,
-        object parameters,
-        int? commandTimeout,
-        bool isRepeated,
-        Func<NpgsqlConnection, CommandDefinition, Task<T>> run,
-        CancellationToken cancellationToken)
-    {
-        var isOpen = false;
-        try
-        {
-            await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
-            isOpen = true;
-
-            // Zero is none, for us and for the server.
-            var limit = TimeSpan.FromSeconds(commandTimeout ?? connection.CommandTimeout);
-            var arguments = new DynamicParameters(parameters);
-            arguments.Add("lockTimeout", Milliseconds(limit / 2));
-            arguments.Add("statementTimeout", Milliseconds(limit * 0.75));
-            arguments.Add("role", _role);
-            arguments.Add("isRepeated", isRepeated);
-            var command = (_role is null ? Limits : LimitsOfRole) + sql;
-            return await run(connection, new CommandDefinition(command, arguments, commandTimeout: commandTimeout, cancellationToken: cancellationToken));
-        }
-        catch (Exception e) when (StorageFaults.Find(e) is { } fault)
-        {
-            Telemetry.CountStorageFault(e);
-            if (isOpen && fault == StorageFault.Disconnected)
+    private Task<T> RunAsync<T>(
+        string sql, object parameters, int? commandTimeout, Func<NpgsqlConnection, CommandDefinition, Task<T>> run, CancellationToken cancellationToken) =>
+        _runner.RunAsync(
+            (connection, attempt) =>
             {
-                // The others in the pool lead to the same server, which is gone, or has become one that only reads.
-                dataSource.Clear();
-            }
-
-            throw;
-        }
-
-        static string Milliseconds(TimeSpan time) => ((long)time.TotalMilliseconds).ToString(CultureInfo.InvariantCulture);
-    }
-
-    private sealed record ClaimRow
-    {
-        public required string Description { get; init; }
-        public string? Category { get; init; }
-        public string? Sentiment { get; init; }
-        public bool Processed { get; init; }
-        public int? ClaimedAttempts { get; init; }
-        public bool? Parked { get; init; }
-        public double? DueInSeconds { get; init; }
-        public bool? Expired { get; init; }
-        public string? LastError { get; init; }
-    }
-
-    private sealed record DueRow(Guid Id, string Description, Guid LeaseToken, int Attempts, bool Expired);
-
-    private sealed record LockRow(bool Owned, bool Locked, string? Earlier);
-
-    private sealed record WriteRow(bool Owned, bool Written, double? FirstAfterSeconds);
+                var arguments = new DynamicParameters(parameters);
+                arguments.Add("lockTimeout", attempt.LockTimeout);
+                arguments.Add("statementTimeout", attempt.StatementTimeout);
+                arguments.Add("role", attempt.Role);
+                return run(connection, new CommandDefinition(attempt.Limits + sql, arguments, commandTimeout: commandTimeout, cancellationToken: cancellationToken));
+            },
+            commandTimeout,
+            cancellationToken);
 
     private sealed record FailRow(bool Current, bool Spared);
 }

@@ -32,6 +32,9 @@ public sealed record Decision(
     TimeSpan Latency,
     EarlierDecision? Reused = null)
 {
+    /// <summary>What the calls took together.</summary>
+    public Usage Usage { get; } = Usage.Of(Calls);
+
     /// <summary><c>model</c>, <c>reused</c> or <c>baseline</c>.</summary>
     public string Source => Reused is null ? Identity.Source : "reused";
 

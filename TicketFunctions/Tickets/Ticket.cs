@@ -1,4 +1,6 @@
+using System.Security.Cryptography;
 using System.Text;
+using TicketFunctions.Storage;
 
 namespace TicketFunctions.Tickets;
 
@@ -10,8 +12,11 @@ public sealed record Labels(string Category, string Sentiment);
 /// <param name="Description">The text as it was stored when the ticket was claimed.</param>
 /// <param name="LeaseToken">The proof of holding it, repeated by every write.</param>
 /// <param name="Attempts">Attempts at this text, this one included.</param>
+/// <param name="TextSha256">The hash of its text, by which the text is locked.</param>
 /// <param name="Previous">The labels it has when it was processed already and somebody asked for another decision.</param>
-public sealed record ClaimedTicket(Guid Id, string Description, Guid LeaseToken, int Attempts, Labels? Previous = null)
+/// <param name="Turn">The lock on its text, where the claim got it, and what was decided about the text before.</param>
+public sealed record ClaimedTicket(
+    Guid Id, string Description, Guid LeaseToken, int Attempts, byte[] TextSha256, Labels? Previous = null, TextLock? Turn = null)
 {
     /// <summary>Whether the ticket was processed already.</summary>
     public bool WasProcessed => Previous is not null;
@@ -27,7 +32,11 @@ public static class TicketText
     /// <exception cref="ArgumentException">The text holds a lone surrogate; neither a parsed body nor Postgres yields one.</exception>
     public static string Normalize(string text) =>
         // .NET refuses the noncharacter U+FFFE, which JSON and Postgres both carry. It composes with nothing.
-        string.Join('\uFFFE', text.Split('\uFFFE').Select(part => part.Normalize(NormalizationForm.FormC))).Trim();
+        !text.Contains('\uFFFE', StringComparison.Ordinal) ? text.Normalize(NormalizationForm.FormC).Trim()
+        : string.Join('\uFFFE', text.Split('\uFFFE').Select(part => part.Normalize(NormalizationForm.FormC))).Trim();
+
+    /// <summary>The hash that stands for a text: SHA-256 of its normal form in UTF-8.</summary>
+    public static byte[] Hash(string normalized) => SHA256.HashData(Encoding.UTF8.GetBytes(normalized));
 
     public static bool AreSame(string left, string right) =>
         left == right || Normalize(left) == Normalize(right);

@@ -1,5 +1,3 @@
-using System.Security.Cryptography;
-using System.Text;
 using Microsoft.Extensions.Options;
 using TicketFunctions.Classification;
 using TicketFunctions.Storage;
@@ -112,9 +110,10 @@ public sealed class TicketReprocess(
         {
             spending.Add(result.Calls);
             run.Add(result.Calls);
-            var held = new ClaimedTicket(ticket.Id, ticket.Description, Guid.NewGuid(), 0);
+            var textSha256 = TicketText.Hash(text);
+            var held = new ClaimedTicket(ticket.Id, ticket.Description, Guid.NewGuid(), 0, textSha256);
             await store.RecordFailureAsync(
-                held, new FailedAttempt("dry_run", "a dry run of reprocess", SHA256.HashData(Encoding.UTF8.GetBytes(text)), result.Calls), CancellationToken.None);
+                held, new FailedAttempt("dry_run", "a dry run of reprocess", textSha256, result.Calls), CancellationToken.None);
         }
 
         run.Count(ticket.Labels, result switch

@@ -56,9 +56,6 @@ public sealed partial class TicketSweep(
     /// <summary>So many tickets in a row that found no database end the run by their exception.</summary>
     private const int BrokenInARow = 5;
 
-    /// <summary>How long a place stays empty before the sweep looks for what has become due.</summary>
-    private static readonly TimeSpan LookAgain = TimeSpan.FromSeconds(1);
-
     private readonly SweepOptions _sweep = sweepOptions.Value;
 
     /// <param name="progress">Told the tickets ended so far.</param>
@@ -74,11 +71,10 @@ public sealed partial class TicketSweep(
         var parked = await store.ParkExhaustedAsync(triageOptions.Value.MaxAttempts, stopping);
         Telemetry.CountInterrupted(parked);
 
-        int claimed = 0, labelled = 0, waiting = 0, unavailable = 0;
+        int claimed = 0, labelled = 0, waiting = 0, unavailable = 0, brokenInARow = 0;
         var triedNewest = false;
-        var brokenInARow = 0;
-        var underWay = new HashSet<Task<TriageResult>>();
         SweepEnd? end = null;
+        var pipeline = new SweepPipeline(store, triage, _sweep, time, giveBack.Token);
         try
         {
             while (true)
@@ -88,36 +84,39 @@ public sealed partial class TicketSweep(
                     : doubtful && triedNewest ? SweepEnd.ModelUnavailable
                     : time.GetElapsedTime(started) >= _sweep.TimeBudget ? SweepEnd.TimeBudget
                     : null;
-                var isIdle = false;
-                if (end is null && (!doubtful || underWay.Count == 0))
+                if (doubtful || end == SweepEnd.Stopped)
                 {
-                    var room = Math.Min(_sweep.BatchSize, _sweep.Concurrency - underWay.Count);
+                    await pipeline.GiveBackReadyAsync();
+                }
 
+                claimed += pipeline.Start();
+                if (end is null && !doubtful)
+                {
+                    triedNewest = false;
+                    pipeline.ClaimAhead();
+                }
+                else if (end is null && pipeline.IsEmpty)
+                {
                     // Not to be given up by a stop: what was claimed and nobody knows of would be held until its lease ends.
-                    var due = await store.ClaimDueAsync(doubtful ? 0 : room, doubtful ? 1 : 0, triageOptions.Value, CancellationToken.None);
-                    triedNewest = doubtful;
-                    claimed += due.Count;
-                    isIdle = !doubtful && due.Count < room;
-                    foreach (var ticket in due)
+                    triedNewest = true;
+                    if (await store.FindNewestAsync(CancellationToken.None) is { } newest && await triage.ClaimAsync(newest) is { } ticket)
                     {
-                        underWay.Add(triage.ProcessClaimedAsync(ticket, giveBack.Token));
+                        pipeline.Add(ticket);
+                        claimed += pipeline.Start();
                     }
                 }
 
-                if (underWay.Count == 0)
+                if (pipeline.IsEmpty)
                 {
                     end ??= doubtful ? SweepEnd.ModelUnavailable : null;
                     break;
                 }
 
-                // With room left, what becomes due meanwhile must not wait for a call that hangs.
-                var finished = await (isIdle ? Task.WhenAny([.. underWay, Task.Delay(LookAgain, time, CancellationToken.None)]) : Task.WhenAny((IEnumerable<Task>)underWay));
-                if (finished is not Task<TriageResult> ended)
+                if (await pipeline.NextAsync() is not { } ended)
                 {
                     continue;
                 }
 
-                underWay.Remove(ended);
                 try
                 {
                     Count(await ended);
@@ -140,7 +139,7 @@ public sealed partial class TicketSweep(
         finally
         {
             // Nothing is left behind half done, whatever ended the loop.
-            await ((Task)Task.WhenAll(underWay)).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            await pipeline.DrainAsync();
         }
 
         var summary = new SweepSummary(claimed, labelled, waiting, parked, end ?? SweepEnd.NothingDue, time.GetElapsedTime(started));

@@ -1,5 +1,3 @@
-using System.Security.Cryptography;
-using System.Text;
 using System.Text.Json;
 using Microsoft.Extensions.Options;
 using Npgsql;
@@ -42,14 +40,7 @@ public abstract record TriageResult
 }
 
 /// <summary>Claims a ticket, has it classified without holding a connection, and writes what came of it. Used by HTTP and timer alike.</summary>
-public sealed partial class TicketTriage(
-    TicketStore store,
-    ITicketClassifier classifier,
-    Spending spending,
-    IOptions<TriageOptions> options,
-    IOptions<ModelOptions> modelOptions,
-    TimeProvider time,
-    ILogger<TicketTriage> logger)
+public sealed partial class TicketTriage : IDisposable
 {
     /// <summary>The wait suggested to a client that meets a ticket or its text in somebody else's hands: about the length of a model call.</summary>
     private static readonly TimeSpan TypicalAttempt = TimeSpan.FromSeconds(3);
@@ -60,22 +51,58 @@ public sealed partial class TicketTriage(
     /// <summary>Tickets that wait for tomorrow's budget come within so long of its start, not all at once.</summary>
     private static readonly TimeSpan Spread = TimeSpan.FromMinutes(5);
 
+    /// <summary>Gathered statements at once, of each kind: few, so that under load many tickets share one; more than one, so that a slow one does not hold up all.</summary>
+    private const int GatheredStatements = 2;
+
+    /// <summary>Tickets in one statement at most.</summary>
+    private const int MaxGathered = 256;
+
     private const string NoStandIn = "unavailable: no model can be reached, and a stand-in replaces no labels";
 
-    private readonly TriageOptions _options = options.Value;
-
-    /// <summary>Whose decisions are worth waiting for and reusing. The baseline's are not: they cost nothing.</summary>
-    private readonly ClassifierIdentity[] _models = [.. classifier.Identities.Where(identity => identity.Source == "model")];
+    private readonly TicketStore _store;
+    private readonly ITicketClassifier _classifier;
+    private readonly Spending _spending;
+    private readonly TriageOptions _options;
+    private readonly TimeProvider _time;
+    private readonly ILogger<TicketTriage> _logger;
 
     /// <summary>How long a ticket waits for another one with the same text. After it, its own calls must still fit into its lease.</summary>
-    private readonly TimeSpan _patience = new[]
-    {
-        options.Value.Lease / 3,
-        modelOptions.Value.TotalTimeout!.Value,
-        (options.Value.Lease - modelOptions.Value.TotalTimeout!.Value) / 2,
-    }.Min();
+    private readonly TimeSpan _patience;
 
+    private readonly GroupCommit<ClaimRequest, Claim> _claims;
+    private readonly GroupCommit<(ClaimedTicket, Decision), WriteStatus> _completions;
     private readonly TextsUnderWay _underWay = new();
+
+    public TicketTriage(
+        TicketStore store,
+        ITicketClassifier classifier,
+        Spending spending,
+        IOptions<TriageOptions> options,
+        IOptions<ModelOptions> modelOptions,
+        TimeProvider time,
+        ILogger<TicketTriage> logger)
+    {
+        _store = store;
+        _classifier = classifier;
+        _spending = spending;
+        _options = options.Value;
+        _time = time;
+        _logger = logger;
+        var total = modelOptions.Value.TotalTimeout!.Value;
+        MaxDelay = (_options.Lease - total) / 2;
+        _patience = new[] { _options.Lease / 3, total, MaxDelay }.Min();
+
+        // The baseline's decisions are not worth waiting for: they cost nothing.
+        Terms = new ClaimTerms(_options.Lease, _options.MaxAttempts, [.. classifier.Identities.Where(identity => identity.Source == "model")]);
+        _claims = new(GatheredStatements, MaxGathered, (requests, wait) => store.ClaimAsync(requests, Terms, wait), claim => claim is Claim.PassedOver);
+        _completions = new(GatheredStatements, MaxGathered, store.CompleteAsync, status => status == WriteStatus.PassedOver);
+    }
+
+    /// <summary>How long a claimed ticket may wait before its attempt begins: that must still fit into the lease.</summary>
+    internal TimeSpan MaxDelay { get; }
+
+    /// <summary>What every claim is made by.</summary>
+    internal ClaimTerms Terms { get; }
 
     /// <summary>Classifies one ticket on request.</summary>
     /// <param name="id">The ticket.</param>
@@ -86,11 +113,8 @@ public sealed partial class TicketTriage(
     public async Task<TriageResult> ProcessAsync(
         Guid id, string? expectedText, bool force, CancellationToken aborted, CancellationToken stopping)
     {
-        // Before the claim: a wrong guess of a client must leave no trace on the ticket.
-        if (expectedText is not null && Mismatches(await store.FindDescriptionAsync(id, aborted)))
-        {
-            return new TriageResult.DescriptionMismatch();
-        }
+        // The server compares it before the claim: a wrong guess of a client must leave no trace on the ticket.
+        var expected = expectedText is null ? null : TicketText.Hash(TicketText.Normalize(expectedText));
 
         // A text that changes under our hands is classified again at once; an author who types faster leaves it to the sweep.
         for (var round = 1; ; round++)
@@ -100,7 +124,7 @@ public sealed partial class TicketTriage(
 
             // What was forced is not forced again: by then the labels are somebody else's later ones.
             // And who lost the ticket does not try it before its time: it may have been his own failure that was written.
-            var claim = await store.ClaimAsync(id, Guid.NewGuid(), _options, force && round == 1, onlyDue: round > 1, CancellationToken.None);
+            var claim = await _claims.RunAsync(new ClaimRequest(id, Guid.NewGuid(), expected, force && round == 1, OnlyDue: round > 1));
             if (Mismatches(claim.Description))
             {
                 if (claim is Claim.Held unwanted)
@@ -122,8 +146,13 @@ public sealed partial class TicketTriage(
 
                     return result;
 
-                case Claim.Processed(_, var labels):
-                    var origin = await store.FindOriginAsync(id, labels, aborted);
+                case Claim.OtherText:
+                    // It is the expected one by our tables of Unicode, which are not the server's.
+                    expected = null;
+                    round--;
+                    continue;
+
+                case Claim.Processed(_, var labels, var origin):
                     return new TriageResult.Labelled(id, labels, "stored", origin?.Model, origin?.Confidence);
 
                 case Claim.InProgress(_, var remaining):
@@ -150,7 +179,7 @@ public sealed partial class TicketTriage(
     public async Task<TriageResult?> ReprocessAsync(Guid id, Labels found, long reuseAfter, CancellationToken stopping, CancellationToken giveBack)
     {
         stopping.ThrowIfCancellationRequested();
-        if (await store.ClaimAsync(id, Guid.NewGuid(), _options, force: true, onlyDue: false, CancellationToken.None) is not Claim.Held { Ticket: var ticket })
+        if (await _claims.RunAsync(new ClaimRequest(id, Guid.NewGuid(), Force: true, ReuseAfter: reuseAfter)) is not Claim.Held { Ticket: var ticket })
         {
             return null;
         }
@@ -176,54 +205,67 @@ public sealed partial class TicketTriage(
         return result;
     }
 
+    public void Dispose()
+    {
+        _claims.Dispose();
+        _completions.Dispose();
+    }
+
     private async Task<TriageResult> AttemptAsync(ClaimedTicket ticket, bool force, long reuseAfter, CancellationToken stopping)
     {
         if (!TicketText.IsVisible(ticket.Description))
         {
             await EndAsync(ticket, "blank: the text has nothing in it to classify", TimeSpan.Zero, park: true, Spare.Never, TimeSpan.Zero);
-            Log.Blank(logger, ticket.Id);
+            Log.Blank(_logger, ticket.Id);
             return new TriageResult.BlankText();
         }
 
         var text = TicketText.Normalize(ticket.Description);
-        var textSha256 = SHA256.HashData(Encoding.UTF8.GetBytes(text));
-        var started = time.GetTimestamp();
+        var textSha256 = TicketText.Hash(text);
+        if (!textSha256.AsSpan().SequenceEqual(ticket.TextSha256))
+        {
+            // Ours counts: it is the one that is recorded. What the server locked by its own ends with the lease.
+            ticket = ticket with { TextSha256 = textSha256, Turn = null };
+        }
+
+        var started = _time.GetTimestamp();
         var isAsked = false;
         try
         {
-            var turn = _models.Length == 0 ? new TextLock(Owned: true, Locked: true, null) : await TakeTurnAsync(ticket, textSha256, force, reuseAfter, stopping);
+            var turn = Terms.Reusable.Count == 0 ? new TextLock(Owned: true, Locked: true, null)
+                : ticket.Turn ?? await TakeTurnAsync(ticket, textSha256, force, reuseAfter, stopping);
             if (!turn.Owned)
             {
-                Log.LeaseLost(logger, ticket.Id);
+                Log.LeaseLost(_logger, ticket.Id);
                 return new TriageResult.InProgress(TimeSpan.Zero);
             }
 
             if (turn.Earlier is { } earlier && !force)
             {
-                return await CompleteAsync(ticket, Reuse(earlier, textSha256, time.GetElapsedTime(started)), started, stopping);
+                return await CompleteAsync(ticket, Reuse(earlier, textSha256, _time.GetElapsedTime(started)), started, stopping);
             }
 
             if (!turn.Locked && !force)
             {
-                Log.SameText(logger, ticket.Id);
+                Log.SameText(_logger, ticket.Id);
                 await GiveBackAsync(ticket, TypicalAttempt);
                 return new TriageResult.InProgress(TypicalAttempt);
             }
 
             // Until what came of it is stored: who waits for it then finds it.
             using var underWay = turn.Locked ? _underWay.Enter(textSha256) : null;
-            if (_models.Length > 0 && await spending.FindWaitAsync(stopping) is { } untilTomorrow)
+            if (Terms.Reusable.Count > 0 && await _spending.FindWaitAsync(stopping) is { } untilTomorrow)
             {
                 return await DeferAsync(ticket, untilTomorrow + (Spread * Random.Shared.NextDouble()));
             }
 
             isAsked = true;
-            var result = await classifier.ClassifyAsync(TicketText.Clip(text), stopping);
-            spending.Add(result.Calls);
+            var result = await _classifier.ClassifyAsync(TicketText.Clip(text), stopping);
+            _spending.Add(result.Calls);
             return result switch
             {
                 // It stands in where there are no labels; those there are may be a model's.
-                ClassificationResult.Labelled { Identity.Source: "baseline" } when ticket.WasProcessed && _models.Length > 0 => await FailAsync(
+                ClassificationResult.Labelled { Identity.Source: "baseline" } when ticket.WasProcessed && Terms.Reusable.Count > 0 => await FailAsync(
                     ticket, textSha256, new ClassificationResult.Failed(FailureKind.UpstreamUnavailable, NoStandIn, null, result.Calls), started, stopping),
                 ClassificationResult.Labelled labelled => await CompleteAsync(
                     ticket,
@@ -234,7 +276,7 @@ public sealed partial class TicketTriage(
                         labelled.Confidence,
                         labelled.NeedsReview,
                         labelled.Calls,
-                        time.GetElapsedTime(started)),
+                        _time.GetElapsedTime(started)),
                     started,
                     stopping),
                 ClassificationResult.Failed failed => await FailAsync(ticket, textSha256, failed, started, stopping),
@@ -261,20 +303,20 @@ public sealed partial class TicketTriage(
     private async Task<TextLock> TakeTurnAsync(
         ClaimedTicket ticket, byte[] textSha256, bool force, long reuseAfter, CancellationToken stopping)
     {
-        var started = time.GetTimestamp();
+        var started = _time.GetTimestamp();
         while (true)
         {
             // Found before we ask: it may end while we do.
             var holder = _underWay.Find(textSha256);
-            var turn = await store.LockTextAsync(ticket, textSha256, _models, reuseAfter, stopping);
-            var left = _patience - time.GetElapsedTime(started);
+            var turn = await _store.LockTextAsync(ticket, textSha256, reuseAfter, Terms, stopping);
+            var left = _patience - _time.GetElapsedTime(started);
             if (force || !turn.Owned || turn.Locked || turn.Earlier is not null || left <= TimeSpan.Zero)
             {
                 return turn;
             }
 
             holder ??= _underWay.Find(textSha256);
-            await (holder is null ? Task.Delay(left < AskAgain ? left : AskAgain, time, stopping) : holder.WaitAsync(left, time, stopping))
+            await (holder is null ? Task.Delay(left < AskAgain ? left : AskAgain, _time, stopping) : holder.WaitAsync(left, _time, stopping))
                 .ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             stopping.ThrowIfCancellationRequested();
         }
@@ -282,7 +324,7 @@ public sealed partial class TicketTriage(
 
     private Decision Reuse(EarlierDecision earlier, byte[] textSha256, TimeSpan latency) => new(
         new Labels(earlier.Category, earlier.Sentiment),
-        _models.First(model => (model.Provider, model.Model, model.PromptVersion, model.TaxonomyVersion)
+        Terms.Reusable.First(model => (model.Provider, model.Model, model.PromptVersion, model.TaxonomyVersion)
             == (earlier.Provider, earlier.Model, earlier.PromptVersion, earlier.TaxonomyVersion)),
         textSha256,
         earlier.Confidence,
@@ -295,11 +337,11 @@ public sealed partial class TicketTriage(
     {
         if (await GiveBackAsync(ticket, wait, "deferred: the daily budget for model calls is used up") != WriteStatus.Written)
         {
-            Log.LeaseLost(logger, ticket.Id);
+            Log.LeaseLost(_logger, ticket.Id);
             return new TriageResult.InProgress(TimeSpan.Zero);
         }
 
-        Log.Deferred(logger, ticket.Id);
+        Log.Deferred(_logger, ticket.Id);
         return ticket.WasProcessed ? new TriageResult.NotForced(FailureKind.BudgetSpent, wait) : new TriageResult.RetryLater(FailureKind.BudgetSpent, wait);
     }
 
@@ -308,7 +350,7 @@ public sealed partial class TicketTriage(
         WriteStatus status;
         try
         {
-            status = await WritePersistentlyAsync(() => store.CompleteAsync(ticket, decision, CancellationToken.None), claimed, stopping);
+            status = await WritePersistentlyAsync(() => _completions.RunAsync((ticket, decision)), claimed, stopping);
         }
         catch (PostgresException e) when (!StorageFaults.IsPassing(e))
         {
@@ -320,12 +362,12 @@ public sealed partial class TicketTriage(
         switch (status)
         {
             case WriteStatus.Written:
-                Log.Labelled(logger, ticket.Id, decision.Source, (long)decision.Latency.TotalMilliseconds, ticket.Attempts, decision.Calls.Count);
+                Log.Labelled(_logger, ticket.Id, decision.Source, (long)decision.Latency.TotalMilliseconds, ticket.Attempts, decision.Calls.Count);
                 return new TriageResult.Labelled(
                     ticket.Id, decision.Labels, decision.Source, decision.Identity.Model, decision.Confidence);
 
             case WriteStatus.Stale:
-                Log.Stale(logger, ticket.Id);
+                Log.Stale(_logger, ticket.Id);
                 await RecordFailureAsync(
                     ticket, new FailedAttempt("stale", "the text or the labels were changed meanwhile", decision.TextSha256, decision.Calls), claimed, stopping);
                 await GiveBackAsync(ticket, TimeSpan.Zero);
@@ -333,7 +375,7 @@ public sealed partial class TicketTriage(
 
             default:
                 // Another worker took over after our lease, or our own write was committed and its receipt lost on the way.
-                Log.LeaseLost(logger, ticket.Id);
+                Log.LeaseLost(_logger, ticket.Id);
                 await RecordFailureAsync(ticket, new FailedAttempt("lease_lost", "the lease had ended", decision.TextSha256, decision.Calls), claimed, stopping);
                 return new TriageResult.InProgress(TimeSpan.Zero);
         }
@@ -361,16 +403,16 @@ public sealed partial class TicketTriage(
         switch (status)
         {
             case FailStatus.Stale:
-                Log.Stale(logger, ticket.Id);
+                Log.Stale(_logger, ticket.Id);
                 return new TriageResult.InProgress(TimeSpan.Zero);
 
             case FailStatus.LeaseLost:
                 // Another worker has it, or has finished; or our own write was committed and its receipt lost.
-                Log.LeaseLost(logger, ticket.Id);
+                Log.LeaseLost(_logger, ticket.Id);
                 return new TriageResult.InProgress(TimeSpan.Zero);
         }
 
-        Log.Failed(logger, ticket.Id, failed.Kind, failed.Reason, ticket.Attempts, _options.MaxAttempts, ticket.WasProcessed ? "keeps its labels" : status.ToString());
+        Log.Failed(_logger, ticket.Id, failed.Kind, failed.Reason, ticket.Attempts, _options.MaxAttempts, ticket.WasProcessed ? "keeps its labels" : status.ToString());
         return ticket.WasProcessed ? new TriageResult.NotForced(failed.Kind)
             : status == FailStatus.Parked ? new TriageResult.Parked(failed.Kind)
             : new TriageResult.RetryLater(failed.Kind, status == FailStatus.Spared ? spareWait : wait);
@@ -387,22 +429,30 @@ public sealed partial class TicketTriage(
     {
         if (!ticket.WasProcessed)
         {
-            return await store.FailAsync(ticket, error, wait, park, spare, spareWait, CancellationToken.None);
+            return await _store.FailAsync(ticket, error, wait, park, spare, spareWait, CancellationToken.None);
         }
 
-        return await store.ForgetAsync(ticket, CancellationToken.None) == WriteStatus.Written ? FailStatus.Waiting : FailStatus.LeaseLost;
+        return await _store.ForgetAsync(ticket, CancellationToken.None) == WriteStatus.Written ? FailStatus.Waiting : FailStatus.LeaseLost;
     }
 
-    private Task<WriteStatus> GiveBackAsync(ClaimedTicket ticket, TimeSpan wait, string? reason = null) => ticket.WasProcessed
-        ? store.ForgetAsync(ticket, CancellationToken.None)
-        : store.ReleaseAsync(ticket, wait, reason, CancellationToken.None);
+    /// <summary>Takes one ticket for its next attempt, if it is due; null when it is not, or somebody else has it.</summary>
+    public async Task<ClaimedTicket?> ClaimAsync(Guid id) =>
+        (await _claims.RunAsync(new ClaimRequest(id, Guid.NewGuid(), OnlyDue: true)) as Claim.Held)?.Ticket;
+
+    /// <summary>Gives a ticket back untried: the attempt does not count. A processed one keeps its labels.</summary>
+    /// <param name="ticket">The claimed ticket.</param>
+    /// <param name="wait">From now to when it is due.</param>
+    /// <param name="reason">Why it has to wait, in our own words.</param>
+    public Task<WriteStatus> GiveBackAsync(ClaimedTicket ticket, TimeSpan wait, string? reason = null) => ticket.WasProcessed
+        ? _store.ForgetAsync(ticket, CancellationToken.None)
+        : _store.ReleaseAsync(ticket, wait, reason, CancellationToken.None);
 
     /// <summary>What calls cost is spent, whatever becomes of the ticket.</summary>
     private async Task RecordFailureAsync(ClaimedTicket ticket, FailedAttempt failure, long claimed, CancellationToken stopping)
     {
         if (failure.Calls.Count > 0)
         {
-            await WritePersistentlyAsync(() => store.RecordFailureAsync(ticket, failure, CancellationToken.None), claimed, stopping);
+            await WritePersistentlyAsync(() => _store.RecordFailureAsync(ticket, failure, CancellationToken.None), claimed, stopping);
         }
     }
 
@@ -415,10 +465,10 @@ public sealed partial class TicketTriage(
             {
                 return await write();
             }
-            catch (Exception e) when (StorageFaults.IsPassing(e) && time.GetElapsedTime(claimed) < _options.Lease && !stopping.IsCancellationRequested)
+            catch (Exception e) when (StorageFaults.IsPassing(e) && _time.GetElapsedTime(claimed) < _options.Lease && !stopping.IsCancellationRequested)
             {
-                Log.WriteFailed(logger, attempt, StorageFaults.NameOf(e));
-                await Task.Delay(TimeSpan.FromMilliseconds(Math.Min(2000, 100 * Math.Pow(3, attempt - 1))), time, stopping)
+                Log.WriteFailed(_logger, attempt, StorageFaults.NameOf(e));
+                await Task.Delay(TimeSpan.FromMilliseconds(Math.Min(2000, 100 * Math.Pow(3, attempt - 1))), _time, stopping)
                     .ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             }
         }

@@ -1,0 +1,133 @@
+using Npgsql;
+
+namespace TicketFunctions.Storage;
+
+/// <summary>
+/// Gathers what comes while statements are on their way into the next one: one round trip and one commit for all.
+/// Nobody waits while a statement may start, and one member's fault is not the others'.
+/// </summary>
+/// <typeparam name="TItem">What is asked.</typeparam>
+/// <typeparam name="TResult">What comes of it.</typeparam>
+/// <param name="statements">Statements at once; a slow one must not keep all others waiting.</param>
+/// <param name="size">Items in one statement at most.</param>
+/// <param name="run">Runs one statement for all. Told to wait for rows that somebody has locked, or to pass them over.</param>
+/// <param name="isPassedOver">Tells what came of an item that was passed over: it is sent again, alone.</param>
+internal sealed class GroupCommit<TItem, TResult>(
+    int statements, int size, Func<IReadOnlyList<TItem>, bool, Task<TResult[]>> run, Func<TResult, bool> isPassedOver) : IDisposable
+{
+    /// <summary>Statements for one at once. Each may wait for a lock, and together they must leave connections for the others.</summary>
+    private const int MaxAlone = 8;
+
+    /// <summary>As long as a statement waits for a connection.</summary>
+    private static readonly TimeSpan MaxWait = TimeSpan.FromSeconds(5);
+
+    private readonly Lock _lock = new();
+    private readonly Queue<Member> _waiting = new();
+    private readonly SemaphoreSlim _alone = new(MaxAlone);
+    private int _running;
+
+    public Task<TResult> RunAsync(TItem item)
+    {
+        var member = new Member(item);
+        lock (_lock)
+        {
+            _waiting.Enqueue(member);
+            if (_running == statements)
+            {
+                return member.Task;
+            }
+
+            _running++;
+        }
+
+        // Not in line: what is in the thread pool's queue already may still come along.
+        ThreadPool.UnsafeQueueUserWorkItem(static group => _ = group.DrainAsync(), this, preferLocal: false);
+        return member.Task;
+    }
+
+    public void Dispose() => _alone.Dispose();
+
+    private async Task DrainAsync()
+    {
+        while (TakeNext() is { } members)
+        {
+            TResult[] results;
+            try
+            {
+                results = await run(Array.ConvertAll(members, member => member.Item), false);
+            }
+            catch (PostgresException e) when (members.Length > 1 && StorageFaults.Find(e) != StorageFault.Disconnected)
+            {
+                // It may be the fault of one: a constraint, a trigger, a lock.
+                Array.ForEach(members, member => _ = RunAloneAsync(member));
+                continue;
+            }
+            catch (Exception e)
+            {
+                Array.ForEach(members, member => member.SetException(e));
+                continue;
+            }
+
+            for (var i = 0; i < members.Length; i++)
+            {
+                if (isPassedOver(results[i]))
+                {
+                    _ = RunAloneAsync(members[i]);
+                }
+                else
+                {
+                    members[i].SetResult(results[i]);
+                }
+            }
+        }
+    }
+
+    private Member[]? TakeNext()
+    {
+        lock (_lock)
+        {
+            if (_waiting.Count == 0)
+            {
+                _running--;
+                return null;
+            }
+
+            var members = new Member[Math.Min(size, _waiting.Count)];
+            for (var i = 0; i < members.Length; i++)
+            {
+                members[i] = _waiting.Dequeue();
+            }
+
+            return members;
+        }
+    }
+
+    private async Task RunAloneAsync(Member member)
+    {
+        try
+        {
+            if (!await _alone.WaitAsync(MaxWait))
+            {
+                throw new TimeoutException("Too many rows are locked by somebody else.");
+            }
+
+            try
+            {
+                member.SetResult((await run([member.Item], true))[0]);
+            }
+            finally
+            {
+                _alone.Release();
+            }
+        }
+        catch (Exception e)
+        {
+            member.SetException(e);
+        }
+    }
+
+    private sealed class Member(TItem item) : TaskCompletionSource<TResult>(TaskCreationOptions.RunContinuationsAsynchronously)
+    {
+        public TItem Item => item;
+    }
+}
