@@ -91,7 +91,7 @@ internal sealed partial class Bench(BenchOptions options, BenchPostgres postgres
         return JsonSerializer.Deserialize<LoadResult>(line["JSON ".Length..], Json)!;
     }
 
-    public async Task<Canary> SingAsync(CancellationToken cancellationToken)
+    public async Task<Canary> MeasureCanaryAsync(CancellationToken cancellationToken)
     {
         await stub.SetAsync(TimeSpan.Zero, cancellationToken);
         var output = await WrkAsync(32, 1, "canary", $"{stub.Endpoint}/chat/completions", [], cancellationToken);
@@ -102,17 +102,18 @@ internal sealed partial class Bench(BenchOptions options, BenchPostgres postgres
     public async Task<(long Rows, StubLedger Ledger)> SettleAsync(string database, CancellationToken cancellationToken)
     {
         using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(200));
-        var rows = await postgres.CountProcessedAsync(database, cancellationToken);
-        for (var waited = Stopwatch.StartNew(); waited.Elapsed < TimeSpan.FromSeconds(20);)
+        var waited = Stopwatch.StartNew();
+        var rows = -1L;
+        for (var unchanged = 0; unchanged < 4 && waited.Elapsed < TimeSpan.FromSeconds(30); unchanged++)
         {
-            await timer.WaitForNextTickAsync(cancellationToken);
             var now = await postgres.CountProcessedAsync(database, cancellationToken);
-            if (now == rows)
+            if (now != rows)
             {
-                break;
+                rows = now;
+                unchanged = 0;
             }
 
-            rows = now;
+            await timer.WaitForNextTickAsync(cancellationToken);
         }
 
         return (rows, await stub.ReadAsync(cancellationToken));

@@ -134,4 +134,7 @@ internal sealed partial class Child : IAsyncDisposable
 }
 
 /// <summary>Says what could not be measured and why, in a sentence or two.</summary>
-internal sealed class BenchException(string message) : Exception(message);
+internal class BenchException(string message) : Exception(message);
+
+/// <summary>Says what is wrong with what was asked for.</summary>
+internal sealed class UsageException(string message) : BenchException(message);

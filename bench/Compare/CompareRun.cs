@@ -10,12 +10,12 @@ internal static class CompareRun
         var names = contestants.Http.Concat(contestants.Drains).Select(contestant => contestant.Name).ToHashSet();
         if (options.Only.FirstOrDefault(name => !names.Contains(name)) is { } unknown)
         {
-            throw new BenchException($"There is no contestant '{unknown}'; there are {string.Join(", ", names)}");
+            throw new UsageException($"There is no contestant '{unknown}'; there are {string.Join(", ", names)}");
         }
 
         if (options.Other is { } other && !File.Exists(Path.Combine(other, "TicketFunctions.dll")))
         {
-            throw new BenchException($"{other} holds no TicketFunctions.dll; publish that commit there with dotnet publish -c Release -o");
+            throw new UsageException($"{other} holds no TicketFunctions.dll; publish that commit there with dotnet publish -c Release -o");
         }
 
         Bench.Say("Publishing …");

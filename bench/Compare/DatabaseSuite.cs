@@ -42,7 +42,7 @@ internal sealed partial class DatabaseSuite(Bench bench)
               \set n random(0, {(bench.Options.Tickets / rows) - 1}) * {rows}
               update tickets set category = label.category, sentiment = label.sentiment, processed = true from unnest(array(select ticket_id(n) from generate_series(:n + 1, :n + {rows}) n), array_fill('Técnico'::text, array[{rows}]), array_fill('Negativo'::text, array[{rows}])) label (id, category, sentiment) where tickets.id = label.id;
               """, cancellationToken);
-        var canary = await bench.SingAsync(cancellationToken);
+        var canary = await bench.MeasureCanaryAsync(cancellationToken);
         var connection = bench.Postgres.ConnectionTo(database);
         var cpu = bench.Postgres.Pid is { } pid ? Machine.CpuOfTree(pid) : 0;
         var output = await Child.RunAsync(

@@ -8,6 +8,9 @@ internal sealed class HttpSuite(Bench bench, Contestants contestants)
     /// <summary>Duplicates come after this many others: after their ticket's answer, before its row is forgotten by any cache.</summary>
     private const int Apart = 500;
 
+    /// <summary>The least that the warm-up sends: on a busy machine its seconds alone leave code that is not compiled to its end.</summary>
+    private const int WarmUpRequests = 5000;
+
     public async Task RunAsync(CancellationToken cancellationToken)
     {
         var chosen = await bench.ChooseAsync(contestants.Http, cancellationToken);
@@ -52,21 +55,25 @@ internal sealed class HttpSuite(Bench bench, Contestants contestants)
     private async Task<Cell> MeasureAsync(Contestant contestant, Cell cell, string database, int copies, int block, CancellationToken cancellationToken)
     {
         var options = bench.Options;
-        var canary = await bench.SingAsync(cancellationToken);
+        var canary = await bench.MeasureCanaryAsync(cancellationToken);
         var place = new Place(bench.Postgres.ConnectionTo(database), bench.Stub.Endpoint, Machine.FindFreePort(), 8, options.Tickets);
         var url = $"http://127.0.0.1:{place.Port}/process-ticket";
         await using var child = Child.Start(contestant.Launch(place), options.Log($"{cell.Suite}-{contestant.Name}"));
         await Contestants.ListenAsync(child, place.Port, cancellationToken);
 
         await bench.Stub.SetAsync(TimeSpan.Zero, cancellationToken);
-        await bench.LoadAsync(url, 64, options.WarmUp, 1, 1, 1, cancellationToken);
+        for (long sent = 0, times = 0; sent < WarmUpRequests && times < 4; times++)
+        {
+            sent += (await bench.LoadAsync(url, 64, options.WarmUp, sent + (times * 1000) + 1, 1, 1, cancellationToken)).Requests;
+        }
+
         var (warm, warmCalls) = await bench.SettleAsync(database, cancellationToken);
 
         await bench.Stub.SetAsync(TimeSpan.FromMilliseconds(cell.Latency), cancellationToken);
         var cpu = Cpu(child);
         var ended = Machine.CpuOfEnded();
         // Past what the warm-up sent, answered or not.
-        var load = await bench.LoadAsync(url, cell.Clients, options.Seconds, Math.Max(warm, warmCalls.Calls) + 1000, copies, block, cancellationToken);
+        var load = await bench.LoadAsync(url, cell.Clients, options.Seconds, Math.Max(warm, warmCalls.Calls) + 5000, copies, block, cancellationToken);
         var used = Cpu(child).Zip(cpu, (after, before) => Math.Max(0, after - before) / load.Requests * 1e6).ToArray();
         var loadCpu = (Machine.CpuOfEnded() - ended) / load.Requests * 1e6;
         var memory = Machine.MemoryOfTree(child.Pid);

@@ -30,7 +30,7 @@ internal sealed class StartSuite(Bench bench, Contestants contestants)
 
     private async Task<Cell> MeasureAsync(Contestant contestant, Cell cell, string database, CancellationToken cancellationToken)
     {
-        var canary = await bench.SingAsync(cancellationToken);
+        var canary = await bench.MeasureCanaryAsync(cancellationToken);
         await bench.Stub.SetAsync(TimeSpan.Zero, cancellationToken);
         var place = new Place(bench.Postgres.ConnectionTo(database), bench.Stub.Endpoint, Machine.FindFreePort(), Connections, Requests);
         var watch = Stopwatch.StartNew();

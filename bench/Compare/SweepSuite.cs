@@ -44,7 +44,7 @@ internal sealed partial class SweepSuite(Bench bench, Contestants contestants)
 
         var before = await bench.Postgres.CountProcessedAsync(database, cancellationToken);
         await bench.Postgres.ExecuteAsync(database, "checkpoint", cancellationToken);
-        var canary = await bench.SingAsync(cancellationToken);
+        var canary = await bench.MeasureCanaryAsync(cancellationToken);
         await bench.Stub.SetAsync(TimeSpan.FromMilliseconds(cell.Latency), cancellationToken);
         var cpu = Cpu();
         var output = await DrainAsync(contestant.Launch(place), bench.Options.Log($"sweep-{contestant.Name}"), cancellationToken);
