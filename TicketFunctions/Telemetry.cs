@@ -124,7 +124,7 @@ public static class Telemetry
     /// <summary>A span around one call; null when nobody listens.</summary>
     internal static Activity? StartCall(ModelTarget target, Uri address)
     {
-        var activity = Source.StartActivity($"chat {target.Name}", ActivityKind.Client);
+        var activity = Source.HasListeners() ? Source.StartActivity($"chat {target.Name}", ActivityKind.Client) : null;
         if (activity is not null)
         {
             foreach (var (name, value) in Describe(target, address))
@@ -141,6 +141,11 @@ public static class Telemetry
     internal static void EndCall(
         Activity? activity, ModelTarget target, Uri address, TimeSpan elapsed, string? servedModel, string? finishReason, int? tokensIn, int? tokensOut, decimal? cost, string? error)
     {
+        if (activity is null && !Duration.Enabled && !Tokens.Enabled && !Cost.Enabled)
+        {
+            return;
+        }
+
         var tags = Describe(target, address);
         if (servedModel is not null)
         {

@@ -1,6 +1,3 @@
-using System.Net;
-using System.Security.Cryptography;
-using System.Security.Cryptography.X509Certificates;
 using System.Text.Json.Nodes;
 using Microsoft.AspNetCore.Http;
 using TicketFunctions.Tests.Support;
@@ -93,14 +90,8 @@ public sealed class ModelsCommandTests : IAsyncLifetime, IDisposable
             return;
         }
 
-        using var key = ECDsa.Create(ECCurve.NamedCurves.nistP256);
-        var name = new SubjectAlternativeNameBuilder();
-        name.AddIpAddress(IPAddress.Loopback);
-        var request = new CertificateRequest("CN=model", key, HashAlgorithmName.SHA256);
-        request.CertificateExtensions.Add(name.Build());
-        using var certificate = request.CreateSelfSigned(DateTimeOffset.UtcNow.AddDays(-1), DateTimeOffset.UtcNow.AddDays(1));
         var trusted = Path.Combine(_product.Folder, "trusted.pem");
-        await File.WriteAllTextAsync(trusted, certificate.ExportCertificatePem());
+        using var certificate = await TestCertificate.CreateAsync(trusted);
         await using var azure = await ModelServer.StartAsync(certificate);
         azure.On("GET /openai/v1/models", """{"data":[{"id":"gpt-4.1-mini"}]}""");
         azure.On("POST /openai/v1/chat/completions", ModelServer.Completion);

@@ -116,6 +116,9 @@ public sealed class CutTests(ITestOutputHelper output) : IAsyncLifetime
 
         await work;
         Assert.Equal(0, await app.QuerySingleAsync<int>("select count(*) from ticket_work"));
+
+        // The request goes on. The sweep had not begun: the ticket is as it was, and the next one's.
+        Assert.Equal(claim == "with fresh as (" ? 1 : 0, (await app.SweepAsync()).Claimed);
         Assert.Equal(1, await app.QuerySingleAsync<int>("select attempts from ticket_decisions where ticket_id = @id", new { id }));
     }
 

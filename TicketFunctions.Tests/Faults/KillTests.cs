@@ -118,14 +118,16 @@ public sealed class KillTests(ITestOutputHelper output)
         // Only the statement that writes the labels repeats the text.
         var noRequest = proxy.WhenSeen(Way.ToServer, texts[2], link => link.BlackHole(Way.ToServer));
         var noReply = proxy.WhenSeen(Way.ToServer, texts[3], link => link.BlackHole(Way.ToClient));
-        var written = new[] { victim.PostAsync(ids[texts[2]]), victim.PostAsync(ids[texts[3]]) };
-        await Task.WhenAll(noRequest, noReply);
+        var lost = victim.PostAsync(ids[texts[2]]);
+        await noRequest;
+        var unconfirmed = victim.PostAsync(ids[texts[3]]);
+        await noReply;
         await Eventually.TrueAsync(async () => (await app.ReadTicketAsync(ids[texts[3]])).Processed, "the labels are written");
         var hold = app.Model.Hold(texts[1]);
         var calling = victim.PostAsync(ids[texts[1]]);
         await hold.Arrived;
 
-        // Between claim and call a worker takes the lock on the text: there it waits.
+        // A claim takes the lock on the text, too: there it waits, and is committed when its worker is dead.
         await using var other = new NpgsqlConnection(app.ConnectionString);
         await other.OpenAsync();
         await using var transaction = await other.BeginTransactionAsync();
@@ -134,14 +136,14 @@ public sealed class KillTests(ITestOutputHelper output)
         await Eventually.TrueAsync(
             async () => await app.QuerySingleAsync<int>(
                 "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'victim' and wait_event_type = 'Lock'") == 1,
-            "the victim waits between claim and call");
+            "the victim's claim waits");
 
         await victim.KillAsync();
         var killed = await app.QuerySingleAsync<DateTime>("select clock_timestamp()");
         await transaction.RollbackAsync();
         hold.Release();
         await Eventually.TrueAsync(async () => await app.QuerySingleAsync<bool>("select bool_and(processed) from tickets"), "every ticket is processed");
-        Assert.Equal([null, null, null, null], await Task.WhenAll([.. written, calling, claimed]));
+        Assert.Equal([null, null, null, null], await Task.WhenAll(lost, unconfirmed, calling, claimed));
 
         var changes = (await TicketAudit.ReadAsync(app)).Where(change => change is { WasProcessed: false, Processed: true }).ToDictionary(change => change.Text!);
         foreach (var text in texts)

@@ -183,12 +183,8 @@ public sealed class SchemaTests(TicketApp app) : IClassFixture<TicketApp>
     [Fact]
     public async Task No_work_is_left_of_tickets_that_go_one_by_one_or_all_at_once()
     {
-        var ids = new List<Guid>();
-        foreach (var text in new[] { "se borra", "se queda", "se vacía" })
-        {
-            ids.Add(await app.AddTicketAsync(text));
-        }
-
+        await using var app = await TicketApp.StartAsync();
+        Guid[] ids = [await app.AddTicketAsync("se borra"), await app.AddTicketAsync("se queda"), await app.AddTicketAsync("se vacía")];
         await app.ExecuteAsync("insert into ticket_work (ticket_id, attempts, due_at) select id, 1, now() from tickets");
 
         await app.ExecuteAsync("delete from tickets where id = @id", new { id = ids[0] });

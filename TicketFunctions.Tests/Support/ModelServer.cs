@@ -4,12 +4,18 @@ using System.Text;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Http;
+using Microsoft.AspNetCore.Server.Kestrel.Core;
 using Microsoft.Extensions.Logging;
 
 namespace TicketFunctions.Tests.Support;
 
 /// <summary>One request as it came over the wire.</summary>
-public sealed record ModelRequest(string Line, IHeaderDictionary Headers, string Body);
+/// <param name="Line">Its method and path.</param>
+/// <param name="Headers">Its headers.</param>
+/// <param name="Body">Its body.</param>
+/// <param name="Protocol">Like <c>HTTP/1.1</c>.</param>
+/// <param name="Connection">Which connection carried it.</param>
+public sealed record ModelRequest(string Line, IHeaderDictionary Headers, string Body, string Protocol, string Connection);
 
 /// <summary>A server whose every address a test scripts, for what <see cref="ModelStub"/> is too well-behaved. Unknown ones are 404.</summary>
 public sealed class ModelServer : IAsyncDisposable
@@ -37,7 +43,9 @@ public sealed class ModelServer : IAsyncDisposable
 
     public IReadOnlyCollection<ModelRequest> Requests => _requests;
 
-    public static async Task<ModelServer> StartAsync(X509Certificate2? certificate = null)
+    /// <param name="certificate">For TLS.</param>
+    /// <param name="protocols">What it speaks, where there is TLS.</param>
+    public static async Task<ModelServer> StartAsync(X509Certificate2? certificate = null, HttpProtocols protocols = HttpProtocols.Http1AndHttp2)
     {
         var builder = WebApplication.CreateSlimBuilder(["--hostBuilder:reloadConfigOnChange=false"]);
         builder.Logging.ClearProviders();
@@ -46,6 +54,7 @@ public sealed class ModelServer : IAsyncDisposable
         {
             if (certificate is not null)
             {
+                listen.Protocols = protocols;
                 listen.UseHttps(certificate);
             }
         }));
@@ -83,7 +92,7 @@ public sealed class ModelServer : IAsyncDisposable
         var body = await new StreamReader(context.Request.Body, Encoding.UTF8).ReadToEndAsync();
 
         // A copy: the server uses the collection again for the connection's next request.
-        _requests.Enqueue(new ModelRequest(line, new HeaderDictionary(context.Request.Headers.ToDictionary()), body));
+        _requests.Enqueue(new ModelRequest(line, new HeaderDictionary(context.Request.Headers.ToDictionary()), body, context.Request.Protocol, context.Connection.Id));
         context.Response.StatusCode = StatusCodes.Status404NotFound;
         if (_answers.TryGetValue(line, out var answer))
         {

@@ -26,20 +26,22 @@ internal sealed class AdaptiveLimit(int max)
 
     /// <summary>Waits for a place.</summary>
     /// <returns>A stamp to leave with.</returns>
-    public async Task<int> EnterAsync(CancellationToken cancellationToken)
+    public ValueTask<int> EnterAsync(CancellationToken cancellationToken)
     {
-        LinkedListNode<TaskCompletionSource<int>> place;
         lock (_lock)
         {
             if (_inUse < (int)_limit)
             {
                 _inUse++;
-                return _decreases;
+                return new ValueTask<int>(_decreases);
             }
 
-            place = _waiting.AddLast(new TaskCompletionSource<int>(TaskCreationOptions.RunContinuationsAsynchronously));
+            return WaitAsync(_waiting.AddLast(new TaskCompletionSource<int>(TaskCreationOptions.RunContinuationsAsynchronously)), cancellationToken);
         }
+    }
 
+    private async ValueTask<int> WaitAsync(LinkedListNode<TaskCompletionSource<int>> place, CancellationToken cancellationToken)
+    {
         await using var registration = cancellationToken.Register(() =>
         {
             lock (_lock)

@@ -1,3 +1,4 @@
+using System.Text;
 using System.Text.Json;
 using TicketFunctions.Tickets;
 
@@ -21,6 +22,14 @@ public static class LabelParser
         {
             error = "está vacía.";
             return CallOutcome.Empty;
+        }
+
+        if (TryReadPlain(text) is (var plainCategory, var plainSentiment)
+            && Find("category", plainCategory, taxonomy.FindCategory, out var known, out _) == CallOutcome.Labelled
+            && Find("sentiment", plainSentiment, taxonomy.FindSentiment, out var knownSentiment, out error) == CallOutcome.Labelled)
+        {
+            labels = new Labels(known, knownSentiment);
+            return CallOutcome.Labelled;
         }
 
         try
@@ -54,6 +63,46 @@ public static class LabelParser
         }
     }
 
+    /// <summary>An answer as nearly all are: two words, each once, and nothing else. Whatever is wrong with another is found out by the long way.</summary>
+    private static (string Category, string Sentiment)? TryReadPlain(string text)
+    {
+        Span<byte> bytes = stackalloc byte[256];
+        if (!Encoding.UTF8.TryGetBytes(text, bytes, out var length))
+        {
+            return null;
+        }
+
+        try
+        {
+            string? category = null;
+            string? sentiment = null;
+            var reader = new Utf8JsonReader(bytes[..length]);
+            if (!reader.Read() || reader.TokenType != JsonTokenType.StartObject)
+            {
+                return null;
+            }
+
+            while (reader.Read() && reader.TokenType == JsonTokenType.PropertyName)
+            {
+                var isCategory = reader.ValueTextEquals("category"u8);
+                if (!(isCategory || reader.ValueTextEquals("sentiment"u8)) || (isCategory ? category : sentiment) is not null
+                    || !reader.Read() || reader.TokenType != JsonTokenType.String)
+                {
+                    return null;
+                }
+
+                _ = isCategory ? category = reader.GetString() : sentiment = reader.GetString();
+            }
+
+            // Once more, since only then it is known that nothing follows.
+            return !reader.Read() && category is not null && sentiment is not null ? (category, sentiment) : null;
+        }
+        catch (Exception e) when (e is JsonException or InvalidOperationException)
+        {
+            return null;
+        }
+    }
+
     private static CallOutcome Read(JsonElement root, string name, Func<string, string?> find, out string label, out string error)
     {
         label = "";
@@ -63,13 +112,30 @@ public static class LabelParser
             return CallOutcome.Unparseable;
         }
 
+        string word;
         try
         {
-            label = find(value.GetString()!) ?? "";
+            word = value.GetString()!;
         }
-        catch (Exception e) when (e is InvalidOperationException or ArgumentException)
+        catch (InvalidOperationException)
         {
-            // A lone surrogate: not a label.
+            // Half of a surrogate pair: no word.
+            word = "";
+        }
+
+        return Find(name, word, find, out label, out error);
+    }
+
+    private static CallOutcome Find(string name, string word, Func<string, string?> find, out string label, out string error)
+    {
+        try
+        {
+            label = find(word) ?? "";
+        }
+        catch (ArgumentException)
+        {
+            // A character that is none: no word.
+            label = "";
         }
 
         error = label.Length > 0 ? "" : $"\"{name}\" no es una etiqueta de la lista.";

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Microsoft.Extensions.AI;
 using Microsoft.Extensions.Options;
 using OpenAI.Chat;
@@ -20,6 +21,8 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
     private readonly ModelOptions _options;
     private readonly TimeProvider _time;
     private readonly ILogger<LlmTicketClassifier> _logger;
+    private readonly ConditionalWeakTable<ChatOptions, ClassifierIdentity> _identities = [];
+    private IReadOnlyList<ClassifierIdentity> _current;
 
     public LlmTicketClassifier(
         ChatClientFactory connect,
@@ -37,9 +40,26 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
         _options = options.Value;
         _time = time;
         _logger = logger;
+        _current = [.. _models.Select(model => Identify(model, model.Options))];
     }
 
-    public IReadOnlyList<ClassifierIdentity> Identities => [.. _models.Select(model => Identify(model))];
+    public IReadOnlyList<ClassifierIdentity> Identities
+    {
+        get
+        {
+            var current = _current;
+            for (var i = 0; i < current.Count; i++)
+            {
+                if (!ReferenceEquals(current[i], Identify(_models[i], _models[i].Options)))
+                {
+                    // A server turned out not to take a part of the request.
+                    return _current = [.. _models.Select(model => Identify(model, model.Options))];
+                }
+            }
+
+            return current;
+        }
+    }
 
     public async Task<ClassificationResult> ClassifyAsync(string text, CancellationToken cancellationToken)
     {
@@ -80,30 +100,38 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
         return failed! with { Calls = calls };
     }
 
-    private ClassifierIdentity Identify(ModelClient model, ChatOptions? sent = null) => new(
-        "model", model.Target.Provider, model.Target.Name, _prompt.Version, _taxonomy.Version, model.DescribeParameters(_options.MaskPersonalData, sent));
+    /// <summary>One for each form of request, however often it is sent.</summary>
+    private ClassifierIdentity Identify(ModelClient model, ChatOptions sent) => _identities.TryGetValue(sent, out var identity)
+        ? identity
+        : _identities.GetOrAdd(sent, new ClassifierIdentity(
+            "model", model.Target.Provider, model.Target.Name, _prompt.Version, _taxonomy.Version, model.DescribeParameters(sent, _options.MaskPersonalData)));
 
-    private async Task<ClassificationResult> AskAsync(ModelClient model, string text, List<CallRecord> calls, CallBudget budget)
+    private async Task<ClassificationResult> AskAsync(ModelClient model, string ticket, List<CallRecord> calls, CallBudget budget)
     {
-        var messages = _prompt.For(text);
+        var messages = _prompt.For(ticket);
         for (var ask = 1; ; ask++)
         {
-            Log.Asked(_logger, model.Target.Name, messages[^1].Text);
+            if (_logger.IsEnabled(LogLevel.Trace))
+            {
+                Log.Asked(_logger, model.Target.Name, messages[^1].Text);
+            }
+
             var (reply, sent) = await model.AskAsync(messages, temperature: 0, calls, budget);
             if (reply.Fault is { } fault)
             {
                 return new ClassificationResult.Failed(fault.Kind, fault.Reason, fault.RetryAfter, calls);
             }
 
-            var answer = Judge(reply.Response!);
+            var text = reply.Response!.Text;
+            var answer = Judge(reply.Response, text);
             calls.Add(reply.Record with { Outcome = answer.Outcome });
             if (ask == 1)
             {
                 model.NoteAnswer(answer.Outcome, sent);
             }
 
-            Log.Answered(_logger, model.Target.Name, answer.Outcome, reply.Response!.FinishReason, reply.Response.Text.Length);
-            Log.Answer(_logger, reply.Response.Text);
+            Log.Answered(_logger, model.Target.Name, answer.Outcome, reply.Response.FinishReason, text.Length);
+            Log.Answer(_logger, text);
             switch (answer.Outcome)
             {
                 case CallOutcome.Labelled:
@@ -117,7 +145,7 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
                         return Fail("invalid: the model answered twice without two labels of the taxonomy");
                     }
 
-                    messages.Add(new ChatMessage(ChatRole.Assistant, TicketText.Clip(reply.Response.Text)));
+                    messages.Add(new ChatMessage(ChatRole.Assistant, TicketText.Clip(text)));
                     messages.Add(TicketPrompt.AskAgain(answer.Error));
                     break;
 
@@ -134,7 +162,7 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
         ClassificationResult.Failed Fail(string reason) => new(FailureKind.UpstreamInvalid, reason, null, calls);
     }
 
-    private (CallOutcome Outcome, Labels? Labels, string Error) Judge(ChatResponse response)
+    private (CallOutcome Outcome, Labels? Labels, string Error) Judge(ChatResponse response, string text)
     {
         // Before parsing: what a cut answer starts with may look like a whole one.
         if (response.FinishReason == ChatFinishReason.Length)
@@ -147,12 +175,18 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
             return (CallOutcome.Filtered, null, "");
         }
 
-        if (response.Messages.SelectMany(message => message.Contents).OfType<ErrorContent>().Any())
+        foreach (var message in response.Messages)
         {
-            return (CallOutcome.Refused, null, "");
+            foreach (var content in message.Contents)
+            {
+                if (content is ErrorContent)
+                {
+                    return (CallOutcome.Refused, null, "");
+                }
+            }
         }
 
-        var outcome = LabelParser.Parse(response.Text, _taxonomy, out var labels, out var error);
+        var outcome = LabelParser.Parse(text, _taxonomy, out var labels, out var error);
         return (outcome, labels, error);
     }
 
@@ -180,7 +214,7 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
             return null;
         }
 
-        var second = Judge(reply.Response!);
+        var second = Judge(reply.Response!, reply.Response!.Text);
         calls.Add(reply.Record with { Outcome = second.Outcome == CallOutcome.Labelled ? CallOutcome.Sampled : second.Outcome });
         return second.Labels is null ? null : LabelConfidence.FromSamples(labels, second.Labels);
     }

@@ -13,6 +13,8 @@ internal sealed partial class ModelCapabilities(ModelTarget target, bool logprob
     private bool _logprobs = logprobs;
     private bool _kept;
     private int _broken;
+    private ChatOptions? _deciding;
+    private ChatOptions? _sampling;
 
     /// <summary>The parameters of a request as a JSON object, for the record.</summary>
     public string Describe(ChatOptions sent, ConfidenceEvidence evidence, bool masked)
@@ -24,10 +26,18 @@ internal sealed partial class ModelCapabilities(ModelTarget target, bool logprob
         return $$"""{"temperature":{{(sent.Temperature is null ? "null" : "0")}},"max_output_tokens":{{target.MaxOutputTokens}},"output":"{{output}}","confidence":"{{evidence.ToString().ToLowerInvariant()}}","masked":{{(masked ? "true" : "false")}}}""";
     }
 
-    /// <summary>The options of one request.</summary>
+    /// <summary>The options of a request: the same ones, never changed, until the server turns out not to take them.</summary>
     /// <param name="taxonomy">Whose schema it is.</param>
     /// <param name="temperature">Zero, or more for a second sample.</param>
     public ChatOptions For(Taxonomy taxonomy, float temperature)
+    {
+        lock (_lock)
+        {
+            return temperature == 0 ? _deciding ??= Build(taxonomy, temperature) : _sampling ??= Build(taxonomy, temperature);
+        }
+    }
+
+    private ChatOptions Build(Taxonomy taxonomy, float temperature)
     {
         var options = new ChatOptions
         {
@@ -97,6 +107,7 @@ internal sealed partial class ModelCapabilities(ModelTarget target, bool logprob
             if (capability)
             {
                 capability = false;
+                _deciding = _sampling = null;
                 Log.Dropped(logger, target.Name, target.Provider, name);
             }
 
@@ -141,6 +152,7 @@ internal sealed partial class ModelCapabilities(ModelTarget target, bool logprob
         {
             _output = from + 1;
             _broken = 0;
+            _deciding = _sampling = null;
             Log.Dropped(logger, target.Name, target.Provider, from == OutputMode.Schema ? "a JSON schema" : "JSON mode");
         }
     }

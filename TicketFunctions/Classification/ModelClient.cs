@@ -7,6 +7,8 @@ namespace TicketFunctions.Classification;
 /// <summary>One model: its addresses share the work, passing faults are tried again, and requests are put in the form its server takes.</summary>
 internal sealed partial class ModelClient
 {
+    private static readonly int[] Only = [0];
+
     private readonly ModelEndpoint[] _endpoints;
     private readonly ModelCapabilities _capabilities;
     private readonly Taxonomy _taxonomy;
@@ -22,7 +24,7 @@ internal sealed partial class ModelClient
         _endpoints =
         [
             .. target.Endpoints.Select(address =>
-                new ModelEndpoint(connect(ModelConnection.Open(target, address), target.Name), target, address, options, time)),
+                new ModelEndpoint(connect(target, address), target, address, options, time)),
         ];
 
         // Asked for, or where it is known to be understood: a server that does not know the member may refuse the whole request.
@@ -54,11 +56,13 @@ internal sealed partial class ModelClient
     /// <summary>What the confidence in this model's answers is taken from.</summary>
     public ConfidenceEvidence Evidence { get; }
 
+    /// <summary>The options of the next request.</summary>
+    public ChatOptions Options => _capabilities.For(_taxonomy, temperature: 0);
+
     /// <summary>The parameters of a request as a JSON object, for the record.</summary>
+    /// <param name="sent">The request.</param>
     /// <param name="masked">Personal data was masked.</param>
-    /// <param name="sent">The request; the one that would be sent now by default.</param>
-    public string DescribeParameters(bool masked, ChatOptions? sent = null) =>
-        _capabilities.Describe(sent ?? _capabilities.For(_taxonomy, temperature: 0), Evidence, masked);
+    public string DescribeParameters(ChatOptions sent, bool masked) => _capabilities.Describe(sent, Evidence, masked);
 
     /// <summary>Asks, and asks again as long as that may help.</summary>
     /// <param name="messages">The whole conversation.</param>
@@ -68,44 +72,31 @@ internal sealed partial class ModelClient
     public async Task<(ModelReply Reply, ChatOptions Sent)> AskAsync(IReadOnlyList<ChatMessage> messages, float temperature, List<CallRecord> calls, CallBudget budget)
     {
         _retryBudget.Earn();
-        var question = new Question(_endpoints.Length, budget);
-        var context = ResilienceContextPool.Shared.Get(budget.Token);
-        context.Properties.Set(Question.Key, question);
-        var sent = _capabilities.For(_taxonomy, temperature);
+        var question = new Question(this, messages, temperature, calls, budget);
         try
         {
-            var reply = await _retry.ExecuteAsync(
-                async _ =>
-                {
-                    while (true)
-                    {
-                        sent = _capabilities.For(_taxonomy, temperature);
-                        var reply = await CallAnyAsync(messages, sent, question);
-                        if (reply.Fault is { } fault)
-                        {
-                            if (fault.WasCalled)
-                            {
-                                calls.Add(reply.Record);
-                                Log.Failed(_logger, Target.Name, fault.Outcome, fault.Reason);
-                            }
-
-                            // A request refused for its form was not worked on: in another form it is the same question.
-                            if (fault.Rejects is { } part && question.Forms++ < 4 && _capabilities.TryDropRejected(part, sent))
-                            {
-                                continue;
-                            }
-                        }
-
-                        return reply;
-                    }
-                },
-                context);
-            return (reply, sent);
+            var first = await AskInAnyFormAsync(question);
+            return (first.Fault is { IsTransient: true } ? await RepeatAsync(question, first) : first, question.Sent);
         }
         catch (OperationCanceledException) when (!budget.Stopping.IsCancellationRequested)
         {
             // The budget ended in a wait between two calls.
-            return (ModelReply.Without(Target, ModelFault.TimedOut), sent);
+            return (ModelReply.Without(Target, ModelFault.TimedOut), question.Sent);
+        }
+    }
+
+    /// <summary>Learns from the first answer to a ticket whether the server keeps to the format.</summary>
+    public void NoteAnswer(CallOutcome outcome, ChatOptions sent) => _capabilities.NoteAnswer(outcome, sent);
+
+    /// <summary>Asks again what failed for a moment. Apart from the first try, since most questions need no more than that.</summary>
+    private async ValueTask<ModelReply> RepeatAsync(Question question, ModelReply first)
+    {
+        question.First = first;
+        var context = ResilienceContextPool.Shared.Get(question.Budget.Token);
+        context.Properties.Set(Question.Key, question);
+        try
+        {
+            return await _retry.ExecuteAsync(static (_, question) => question.AskAsync(), context, question);
         }
         finally
         {
@@ -113,15 +104,37 @@ internal sealed partial class ModelClient
         }
     }
 
-    /// <summary>Learns from the first answer to a ticket whether the server keeps to the format.</summary>
-    public void NoteAnswer(CallOutcome outcome, ChatOptions sent) => _capabilities.NoteAnswer(outcome, sent);
-
-    /// <summary>Calls the address with the least work, the next one where an address is out of order.</summary>
-    private async Task<ModelReply> CallAnyAsync(IReadOnlyList<ChatMessage> messages, ChatOptions options, Question question)
+    private async ValueTask<ModelReply> AskInAnyFormAsync(Question question)
     {
         while (true)
         {
-            var soonest = _endpoints.Min(endpoint => endpoint.CoolsFor);
+            question.Sent = _capabilities.For(_taxonomy, question.Temperature);
+            var reply = await CallAnyAsync(question);
+            if (reply.Fault is { } fault)
+            {
+                if (fault.WasCalled)
+                {
+                    question.Calls.Add(reply.Record);
+                    Log.Failed(_logger, Target.Name, fault.Outcome, fault.Reason);
+                }
+
+                // A request refused for its form was not worked on: in another form it is the same question.
+                if (fault.Rejects is { } part && question.Forms++ < 4 && _capabilities.TryDropRejected(part, question.Sent))
+                {
+                    continue;
+                }
+            }
+
+            return reply;
+        }
+    }
+
+    /// <summary>Calls the address with the least work, the next one where an address is out of order.</summary>
+    private async ValueTask<ModelReply> CallAnyAsync(Question question)
+    {
+        while (true)
+        {
+            var soonest = _endpoints.Length == 1 ? _endpoints[0].CoolsFor : _endpoints.Min(endpoint => endpoint.CoolsFor);
             if (soonest > TimeSpan.Zero)
             {
                 if (soonest >= question.Budget.Remaining)
@@ -132,17 +145,10 @@ internal sealed partial class ModelClient
                 await Task.Delay(soonest, _time, question.Budget.Token);
             }
 
-            var turn = Interlocked.Increment(ref _turn) & int.MaxValue;
-            var candidates = Enumerable.Range(0, _endpoints.Length)
-                .Select(i => (i + turn) % _endpoints.Length)
-                .OrderBy(i => question.Tried[i])
-                .ThenBy(i => _endpoints[i].Load)
-                .Where(i => _endpoints[i].CoolsFor < ModelEndpoint.Earliness)
-                .ToList();
             ModelReply? broken = null;
-            foreach (var i in candidates)
+            foreach (var i in _endpoints.Length == 1 ? Only : FindCandidates(question))
             {
-                var reply = await _endpoints[i].CallAsync(messages, options, question.Budget);
+                var reply = await _endpoints[i].CallAsync(question.Messages, question.Sent, question.Budget);
                 if (reply.Fault is not { WasCalled: false } fault)
                 {
                     question.Tried[i] = true;
@@ -160,16 +166,56 @@ internal sealed partial class ModelClient
         }
     }
 
+    /// <summary>The addresses in the order in which they are to be asked: untried ones first, then those with less work.</summary>
+    private int[] FindCandidates(Question question)
+    {
+        var turn = Interlocked.Increment(ref _turn) & int.MaxValue;
+        return
+        [
+            .. Enumerable.Range(0, _endpoints.Length)
+                .Select(i => (i + turn) % _endpoints.Length)
+                .OrderBy(i => question.Tried[i])
+                .ThenBy(i => _endpoints[i].Load)
+                .Where(i => _endpoints[i].CoolsFor < ModelEndpoint.Earliness),
+        ];
+    }
+
     /// <summary>One question on its way through retries and addresses.</summary>
-    private sealed class Question(int endpoints, CallBudget budget)
+    private sealed class Question(ModelClient model, IReadOnlyList<ChatMessage> messages, float temperature, List<CallRecord> calls, CallBudget budget)
     {
         public static readonly ResiliencePropertyKey<Question> Key = new(nameof(Question));
 
+        public ModelClient Model => model;
+
+        public IReadOnlyList<ChatMessage> Messages => messages;
+
+        public float Temperature => temperature;
+
+        public List<CallRecord> Calls => calls;
+
         public CallBudget Budget => budget;
 
-        public bool[] Tried { get; } = new bool[endpoints];
+        public bool[] Tried { get; } = new bool[model._endpoints.Length];
+
+        /// <summary>What came of the first try, until it is looked at.</summary>
+        public ModelReply? First { get; set; }
+
+        /// <summary>The options it was last asked with.</summary>
+        public ChatOptions Sent { get; set; } = model._capabilities.For(model._taxonomy, temperature);
 
         public int Forms { get; set; }
+
+        /// <summary>What came of the first try, and then what comes of the next ones.</summary>
+        public ValueTask<ModelReply> AskAsync()
+        {
+            if (First is not { } first)
+            {
+                return model.AskInAnyFormAsync(this);
+            }
+
+            First = null;
+            return ValueTask.FromResult(first);
+        }
 
         public static Question Of(ResilienceContext context) => context.Properties.GetValue(Key, null!);
 

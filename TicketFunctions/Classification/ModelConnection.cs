@@ -1,6 +1,9 @@
+using System.Buffers;
 using System.ClientModel;
 using System.ClientModel.Primitives;
+using System.Diagnostics;
 using System.Net;
+using System.Net.Http.Headers;
 using System.Text.Json;
 using Azure.Core;
 using Azure.Identity;
@@ -9,10 +12,10 @@ using OpenAI;
 
 namespace TicketFunctions.Classification;
 
-/// <summary>Puts a chat client in front of a connection; each host has its own way.</summary>
-/// <param name="client">The connection: address, key, limits.</param>
-/// <param name="model">The model's name.</param>
-public delegate IChatClient ChatClientFactory(OpenAIClient client, string model);
+/// <summary>Puts a chat client in front of one address of a model; each host has its own way.</summary>
+/// <param name="target">The model.</param>
+/// <param name="address">The address.</param>
+public delegate IChatClient ChatClientFactory(ModelTarget target, Uri address);
 
 /// <summary>The connection to one address of a model, the same under both hosts: its key, and what bounds it.</summary>
 public static class ModelConnection
@@ -27,15 +30,25 @@ public static class ModelConnection
     private const string AzureScope = "https://cognitiveservices.azure.com/.default";
 
     /// <summary>One for the process: it holds the sockets.</summary>
-    internal static HttpClient Http { get; } = new(new KnownFinishReasons(new BoundedAnswers(new SocketsHttpHandler
+    private static readonly WholeAnswers Handler = new(new SocketsHttpHandler
     {
         // A redirect would carry the ticket, and perhaps the key, to where nobody configured.
         AllowAutoRedirect = false,
         UseCookies = false,
         PooledConnectionLifetime = TimeSpan.FromMinutes(5),
         ConnectTimeout = TimeSpan.FromSeconds(5),
-    })))
-    { Timeout = Timeout.InfiniteTimeSpan };
+        EnableMultipleHttp2Connections = true,
+
+        // A call that is given up takes its connection with it in HTTP/1.1, and not in HTTP/2: there a dead one would be used on and on.
+        KeepAlivePingDelay = TimeSpan.FromSeconds(5),
+        KeepAlivePingTimeout = TimeSpan.FromSeconds(3),
+        KeepAlivePingPolicy = HttpKeepAlivePingPolicy.WithActiveRequests,
+
+        // Ours adds them, and only where somebody records the trace.
+        ActivityHeadersPropagator = null,
+    });
+
+    private static readonly HttpClient Http = new(Handler) { Timeout = Timeout.InfiniteTimeSpan };
 
     /// <summary>One for the process: it keeps the token. Made only when an Azure model has no key.</summary>
     private static readonly Lazy<TokenCredential> Identity = new(() => new DefaultAzureCredential());
@@ -62,15 +75,52 @@ public static class ModelConnection
         };
     }
 
-    /// <summary>Reads an answer whole or not at all: an endless one ends at the limit.</summary>
-    private sealed class BoundedAnswers(HttpMessageHandler inner) : DelegatingHandler(inner)
+    /// <summary>The way to the sockets without an <see cref="HttpClient"/>, which adds a time-out and a buffer that nobody needs here.</summary>
+    internal static HttpMessageInvoker Invoker { get; } = new(Handler, disposeHandler: false);
+
+    /// <summary>The header that carries the key; null where a token of the identity does.</summary>
+    internal static (string Name, string Value)? FindKeyHeader(ModelTarget target) => (target.Provider, string.IsNullOrWhiteSpace(target.ApiKey)) switch
     {
+        ("azure-openai", true) => null,
+        ("azure-openai", false) => ("api-key", target.ApiKey!),
+        (_, var none) => ("Authorization", $"Bearer {(none ? "none" : target.ApiKey)}"),
+    };
+
+    /// <summary>A token of the identity; it is kept where it comes from.</summary>
+    internal static async ValueTask<string> GetTokenAsync(CancellationToken cancellationToken) =>
+        (await Identity.Value.GetTokenAsync(new TokenRequestContext([AzureScope]), cancellationToken)).Token;
+
+    /// <summary>An answer that was read already.</summary>
+    internal sealed class WholeAnswer(byte[] bytes) : ByteArrayContent(bytes)
+    {
+        public byte[] Bytes { get; } = bytes;
+    }
+
+    /// <summary>
+    /// Asks by HTTP/2 where the server speaks it, reads the answer whole or not at all (an endless one ends at the limit), and says
+    /// <c>stop</c> where a server says it in another way: Together <c>eos</c>, Text Generation Inference <c>eos_token</c>, others
+    /// <c>null</c>. The SDK throws such answers away. https://github.com/openai/openai-dotnet/pull/267, https://github.com/ollama/ollama/issues/7547
+    /// </summary>
+    private sealed class WholeAnswers(HttpMessageHandler inner) : DelegatingHandler(inner)
+    {
+        private const int FirstBuffer = 16 * 1024;
+
         protected override async Task<HttpResponseMessage> SendAsync(HttpRequestMessage request, CancellationToken cancellationToken)
         {
+            // Over TLS the two agree on it. Without TLS it stays HTTP/1.1, since the server cannot be asked.
+            request.Version = HttpVersion.Version20;
+            request.VersionPolicy = HttpVersionPolicy.RequestVersionOrLower;
+            if (Activity.Current is { Recorded: true } span)
+            {
+                DistributedContextPropagator.Current.Inject(
+                    span, request.Headers, static (headers, name, value) => ((HttpRequestHeaders)headers!).TryAddWithoutValidation(name, value));
+            }
+
             var response = await base.SendAsync(request, cancellationToken);
             try
             {
-                await response.Content.LoadIntoBufferAsync(request.Method == HttpMethod.Get ? MaxListBytes : MaxAnswerBytes, cancellationToken);
+                var answer = await ReadAsync(response.Content, request.Method == HttpMethod.Get ? MaxListBytes : MaxAnswerBytes, cancellationToken);
+                response.Content = new WholeAnswer(response.StatusCode == HttpStatusCode.OK ? Translate(answer) : answer);
                 return response;
             }
             catch
@@ -79,29 +129,63 @@ public static class ModelConnection
                 throw;
             }
         }
-    }
 
-    /// <summary>
-    /// Says <c>stop</c> where a server says it in another way: Together <c>eos</c>, Text Generation Inference <c>eos_token</c>, others
-    /// <c>null</c>. The SDK throws such answers away. https://github.com/openai/openai-dotnet/pull/267, https://github.com/ollama/ollama/issues/7547
-    /// </summary>
-    private sealed class KnownFinishReasons(HttpMessageHandler inner) : DelegatingHandler(inner)
-    {
-        protected override async Task<HttpResponseMessage> SendAsync(HttpRequestMessage request, CancellationToken cancellationToken)
+        private static async ValueTask<byte[]> ReadAsync(HttpContent content, int limit, CancellationToken cancellationToken)
         {
-            var response = await base.SendAsync(request, cancellationToken);
-            if (response.StatusCode == HttpStatusCode.OK && Translate(await response.Content.ReadAsByteArrayAsync(cancellationToken)) is { } answer)
+            // What a server says of the length is a hint: chunks may follow all the same.
+            var length = content.Headers.ContentLength ?? FirstBuffer;
+            var buffer = length < limit ? ArrayPool<byte>.Shared.Rent((int)length + 1) : throw TooLong();
+            try
             {
-                var headers = response.Content.Headers;
-                response.Content = new ByteArrayContent(answer);
-                response.Content.Headers.ContentType = headers.ContentType;
+                var stream = await content.ReadAsStreamAsync(cancellationToken);
+                for (var read = 0; ;)
+                {
+                    var more = await stream.ReadAsync(buffer.AsMemory(read), cancellationToken);
+                    read += more;
+                    if (read >= limit)
+                    {
+                        throw TooLong();
+                    }
+
+                    if (more == 0)
+                    {
+                        return buffer.AsSpan(0, read).ToArray();
+                    }
+
+                    if (read == buffer.Length)
+                    {
+                        var larger = ArrayPool<byte>.Shared.Rent(Math.Min(read * 4, limit));
+                        buffer.CopyTo(larger, 0);
+                        ArrayPool<byte>.Shared.Return(buffer);
+                        buffer = larger;
+                    }
+                }
+            }
+            finally
+            {
+                ArrayPool<byte>.Shared.Return(buffer);
             }
 
-            return response;
+            HttpRequestException TooLong() => new(HttpRequestError.ConfigurationLimitExceeded, $"The answer has {limit} bytes or more.");
         }
 
-        /// <returns>Null when there is nothing to translate.</returns>
-        private static byte[]? Translate(ReadOnlySpan<byte> answer)
+        /// <returns>The same where there is nothing to translate.</returns>
+        private static byte[] Translate(byte[] answer)
+        {
+            var rest = answer.AsSpan();
+            while (rest.IndexOf("\"finish_reason\""u8) is >= 0 and var at)
+            {
+                rest = rest[(at + "\"finish_reason\""u8.Length)..];
+                if (!rest.TrimStart(" :"u8).StartsWith("\"stop\""u8))
+                {
+                    return TranslateReason(answer);
+                }
+            }
+
+            return answer;
+        }
+
+        private static byte[] TranslateReason(byte[] answer)
         {
             try
             {
@@ -114,8 +198,8 @@ public static class ModelConnection
                         return reader.TokenType == JsonTokenType.Null
                             || (reader.TokenType == JsonTokenType.String
                                 && (reader.ValueTextEquals("eos"u8) || reader.ValueTextEquals("eos_token"u8) || reader.ValueTextEquals("stop_sequence"u8)))
-                            ? [.. answer[..(int)reader.TokenStartIndex], .. "\"stop\""u8, .. answer[(int)reader.BytesConsumed..]]
-                            : null;
+                            ? [.. answer.AsSpan(0, (int)reader.TokenStartIndex), .. "\"stop\""u8, .. answer.AsSpan((int)reader.BytesConsumed)]
+                            : answer;
                     }
                 }
             }
@@ -124,7 +208,7 @@ public static class ModelConnection
                 // The SDK will say so.
             }
 
-            return null;
+            return answer;
         }
     }
 }

@@ -73,7 +73,7 @@ internal sealed class ModelEndpoint
     }
 
     /// <summary>Makes one call. Everything that can go wrong in it is a fault; only the process's end is an exception.</summary>
-    public async Task<ModelReply> CallAsync(IEnumerable<ChatMessage> messages, ChatOptions options, CallBudget budget)
+    public async ValueTask<ModelReply> CallAsync(IEnumerable<ChatMessage> messages, ChatOptions options, CallBudget budget)
     {
         int stamp;
         try
@@ -94,13 +94,19 @@ internal sealed class ModelEndpoint
                 return NotCalled(CoolsFor);
             }
 
-            var reply = await _breaker.ExecuteAsync(async _ => await SendAsync(messages, options, budget), CancellationToken.None);
+            var context = ResilienceContextPool.Shared.Get(CancellationToken.None);
+            var outcome = await _breaker.ExecuteOutcomeAsync(
+                static (_, call) => call.Endpoint.SendAsync(call), context, new Call(this, messages, options, budget));
+            ResilienceContextPool.Shared.Return(context);
+            if (outcome.Exception is BrokenCircuitException broken)
+            {
+                return NotCalled(broken.RetryAfter ?? TimeSpan.FromSeconds(1));
+            }
+
+            outcome.ThrowIfException();
+            var reply = outcome.Result!;
             refused = reply.Fault is null ? false : reply.Fault.Outcome == CallOutcome.RateLimited ? true : null;
             return reply;
-        }
-        catch (BrokenCircuitException e)
-        {
-            return NotCalled(e.RetryAfter ?? TimeSpan.FromSeconds(1));
         }
         finally
         {
@@ -108,26 +114,26 @@ internal sealed class ModelEndpoint
         }
     }
 
-    private async Task<ModelReply> SendAsync(IEnumerable<ChatMessage> messages, ChatOptions options, CallBudget budget)
+    private async ValueTask<Outcome<ModelReply>> SendAsync(Call call)
     {
-        using var attempt = new CancellationTokenSource(_attemptTimeout, _time);
-        using var either = CancellationTokenSource.CreateLinkedTokenSource(budget.Token, attempt.Token);
+        var budget = call.Budget;
+        using var attempt = new CallBudget(_attemptTimeout, _time, budget.Token);
         using var activity = Telemetry.StartCall(_target, _address);
         var started = _time.GetTimestamp();
         ChatResponse? response = null;
         ModelFault? fault = null;
         try
         {
-            response = await _chat.GetResponseAsync(messages, options, either.Token);
+            response = await _chat.GetResponseAsync(call.Messages, call.Options, attempt.Token);
         }
-        catch (OperationCanceledException) when (budget.Stopping.IsCancellationRequested)
+        catch (OperationCanceledException e) when (budget.Stopping.IsCancellationRequested)
         {
-            throw;
+            return Outcome.FromException<ModelReply>(e);
         }
         catch (Exception e)
         {
             // Client libraries throw whatever a broken answer breaks in them; none of it may reach the triage.
-            fault = either.IsCancellationRequested ? ModelFault.TimedOut : ModelFault.From(e, _time.GetUtcNow());
+            fault = attempt.Token.IsCancellationRequested ? ModelFault.TimedOut : ModelFault.From(e, _time.GetUtcNow());
             if (fault.RetryAfter is { } wait)
             {
                 LeaveAlone(wait);
@@ -141,12 +147,12 @@ internal sealed class ModelEndpoint
         Telemetry.EndCall(
             activity, _target, _address, elapsed, servedModel, ServerText.Clean(response?.FinishReason?.Value), tokensIn, tokensOut, cost,
             fault is null ? null : fault.Status?.ToString(System.Globalization.CultureInfo.InvariantCulture) ?? fault.Outcome.ToString());
-        return new ModelReply(
+        return Outcome.FromResult(new ModelReply(
             new CallRecord(
                 _target.Provider, _target.Name, servedModel, fault?.Outcome ?? CallOutcome.Labelled, fault?.Status,
                 tokensIn, tokensOut, cost, (int)elapsed.TotalMilliseconds),
             response,
-            fault);
+            fault));
     }
 
     /// <summary>What no model can have read or written would spoil the day's sum.</summary>
@@ -157,6 +163,8 @@ internal sealed class ModelEndpoint
         var until = _time.GetTimestamp() + (long)((wait < MaxCooldown ? wait : MaxCooldown).TotalSeconds * _time.TimestampFrequency);
         Volatile.Write(ref _coolUntil, Math.Max(Volatile.Read(ref _coolUntil), until));
     }
+
+    private readonly record struct Call(ModelEndpoint Endpoint, IEnumerable<ChatMessage> Messages, ChatOptions Options, CallBudget Budget);
 
     private ModelReply NotCalled(TimeSpan retryAfter) => ModelReply.Without(_target, ModelFault.NotCalled(retryAfter));
 }

@@ -11,6 +11,11 @@ internal static class ServerText
     /// <summary>The text without what a terminal would obey or a column refuse, and not at any length; null when nothing is left.</summary>
     public static string? Clean(string? text)
     {
+        if (text is { Length: > 0 and <= MaxLength } && !text.AsSpan().ContainsAnyExceptInRange('!', '~'))
+        {
+            return text;
+        }
+
         var clean = new StringBuilder();
         foreach (var rune in (text ?? "").EnumerateRunes())
         {

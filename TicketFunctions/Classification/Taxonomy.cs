@@ -55,10 +55,14 @@ public sealed class Taxonomy
     public JsonElement Schema { get; }
 
     /// <summary>The category meant by a word, or null when it means none.</summary>
-    public string? FindCategory(string word) => _categories.GetValueOrDefault(Fold(word))?.Label;
+    public string? FindCategory(string word) => Find(_categories, word);
 
     /// <summary>The sentiment meant by a word, or null when it means none.</summary>
-    public string? FindSentiment(string word) => _sentiments.GetValueOrDefault(Fold(word))?.Label;
+    public string? FindSentiment(string word) => Find(_sentiments, word);
+
+    /// <summary>As a rule the word is one of the list as it stands.</summary>
+    private static string? Find(Dictionary<string, LabelOptions> labels, string word) =>
+        (labels.GetValueOrDefault(word) ?? labels.GetValueOrDefault(Fold(word)))?.Label;
 
     internal static string Hash(ReadOnlySpan<byte> bytes) => Convert.ToHexStringLower(SHA256.HashData(bytes))[..12];
 
@@ -103,6 +107,8 @@ public sealed class Taxonomy
                 {
                     throw new FormatException($"{setting}: '{word}' means both '{index[Fold(word)].Label}' and '{labels[i].Label}'; keep it in one of them.");
                 }
+
+                index.TryAdd(word, labels[i]);
             }
         }
 

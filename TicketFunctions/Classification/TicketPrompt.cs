@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Security.Cryptography;
 using System.Text;
 using Microsoft.Extensions.AI;
@@ -40,7 +41,7 @@ public sealed class TicketPrompt
     public List<ChatMessage> For(string text)
     {
         // The mark is a hash of the text: to contain its own mark and close it early, a text would have to hold half of its own SHA-256.
-        var mark = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)))[..32];
+        var mark = Mark(text);
         return
         [
             new ChatMessage(ChatRole.System, Instructions),
@@ -51,6 +52,15 @@ public sealed class TicketPrompt
     /// <summary>Asks once more, saying what was wrong.</summary>
     public static ChatMessage AskAgain(string error) =>
         new(ChatRole.User, CorrectionStart + error + CorrectionEnd);
+
+    private static string Mark(string text)
+    {
+        var bytes = ArrayPool<byte>.Shared.Rent(Encoding.UTF8.GetMaxByteCount(text.Length));
+        Span<byte> hash = stackalloc byte[SHA256.HashSizeInBytes];
+        SHA256.HashData(bytes.AsSpan(0, Encoding.UTF8.GetBytes(text, bytes)), hash);
+        ArrayPool<byte>.Shared.Return(bytes);
+        return Convert.ToHexStringLower(hash[..16]);
+    }
 
     private static void Append(StringBuilder text, string name, IEnumerable<LabelOptions> labels)
     {

@@ -231,7 +231,7 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
         return changed == 1 ? WriteStatus.Written : WriteStatus.LeaseLost;
     }
 
-    /// <summary>Ends the work on a ticket that is processed and stays as it is.</summary>
+    /// <summary>Ends the work on a ticket that is processed and stays as it is, or with which nothing was begun.</summary>
     public async Task<WriteStatus> ForgetAsync(ClaimedTicket ticket, CancellationToken cancellationToken)
     {
         var changed = await ExecuteAsync(

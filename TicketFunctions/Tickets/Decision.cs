@@ -52,9 +52,18 @@ public sealed record FailedAttempt(string Kind, string Reason, byte[] TextSha256
 /// <summary>What calls took together; null where no provider said, or no price is known.</summary>
 public sealed record Usage(int? TokensIn, int? TokensOut, decimal? Cost)
 {
-    public static Usage Of(IReadOnlyList<CallRecord> calls) => calls.Aggregate(
-        new Usage(null, null, null),
-        (sum, call) => new Usage(Add(sum.TokensIn, call.TokensIn), Add(sum.TokensOut, call.TokensOut), Add(sum.Cost, call.Cost)));
+    public static Usage Of(IReadOnlyList<CallRecord> calls)
+    {
+        var (tokensIn, tokensOut, cost) = ((int?)null, (int?)null, (decimal?)null);
+        for (var i = 0; i < calls.Count; i++)
+        {
+            tokensIn = Add(tokensIn, calls[i].TokensIn);
+            tokensOut = Add(tokensOut, calls[i].TokensOut);
+            cost = Add(cost, calls[i].Cost);
+        }
+
+        return new Usage(tokensIn, tokensOut, cost);
+    }
 
     private static T? Add<T>(T? left, T? right)
         where T : struct, System.Numerics.IAdditionOperators<T, T, T> => left is null ? right : right is null ? left : left.Value + right.Value;

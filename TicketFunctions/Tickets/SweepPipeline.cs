@@ -105,7 +105,7 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
     {
         while (_ready.TryDequeue(out var next))
         {
-            await triage.GiveBackAsync(next.Ticket, TimeSpan.Zero);
+            await triage.ReturnAsync(next.Ticket);
         }
     }
 
@@ -151,7 +151,7 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
         // Claimed when calls were short, and waited while they became long: somebody else may have it before it is done.
         if (time.GetElapsedTime(claimedAt) > triage.MaxDelay)
         {
-            await triage.GiveBackAsync(ticket, TimeSpan.Zero);
+            await triage.ReturnAsync(ticket);
             return new TriageResult.InProgress(TimeSpan.Zero);
         }
 

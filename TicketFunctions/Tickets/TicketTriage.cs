@@ -439,11 +439,12 @@ public sealed partial class TicketTriage : IDisposable
     public async Task<ClaimedTicket?> ClaimAsync(Guid id) =>
         (await _claims.RunAsync(new ClaimRequest(id, Guid.NewGuid(), OnlyDue: true)) as Claim.Held)?.Ticket;
 
-    /// <summary>Gives a ticket back untried: the attempt does not count. A processed one keeps its labels.</summary>
-    /// <param name="ticket">The claimed ticket.</param>
-    /// <param name="wait">From now to when it is due.</param>
-    /// <param name="reason">Why it has to wait, in our own words.</param>
-    public Task<WriteStatus> GiveBackAsync(ClaimedTicket ticket, TimeSpan wait, string? reason = null) => ticket.WasProcessed
+    /// <summary>Gives a ticket back with which nothing was begun: it is as it was before the claim.</summary>
+    public Task<WriteStatus> ReturnAsync(ClaimedTicket ticket) =>
+        ticket.Attempts == 1 ? _store.ForgetAsync(ticket, CancellationToken.None) : GiveBackAsync(ticket, TimeSpan.Zero);
+
+    /// <summary>The attempt does not count. A processed ticket keeps its labels.</summary>
+    private Task<WriteStatus> GiveBackAsync(ClaimedTicket ticket, TimeSpan wait, string? reason = null) => ticket.WasProcessed
         ? _store.ForgetAsync(ticket, CancellationToken.None)
         : _store.ReleaseAsync(ticket, wait, reason, CancellationToken.None);
 

@@ -1,7 +1,9 @@
 using System.ComponentModel;
 using System.ComponentModel.DataAnnotations;
+using System.Text.Json;
 using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
+using System.Text.Json.Serialization.Metadata;
 using TicketFunctions.Classification;
 using TicketFunctions.Tickets;
 
@@ -44,6 +46,20 @@ public sealed record HealthAnswer(
 /// <summary>The models on offer, and what is wrong with the servers that offer none.</summary>
 public sealed record ModelsAnswer(
     IReadOnlyList<ModelListing> Models, [property: JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] IReadOnlyList<string>? Faults);
+
+/// <summary>An answer in JSON, written in one piece and with its length: the framework's own come in chunks, and each asks for a logger.</summary>
+internal sealed class JsonAnswer<T>(T value, JsonTypeInfo<T> contract, int status = StatusCodes.Status200OK, string mediaType = "application/json") : IResult
+{
+    public Task ExecuteAsync(HttpContext httpContext)
+    {
+        var json = JsonSerializer.SerializeToUtf8Bytes(value, contract);
+        var response = httpContext.Response;
+        response.StatusCode = status;
+        response.ContentType = mediaType + "; charset=utf-8";
+        response.ContentLength = json.Length;
+        return response.Body.WriteAsync(json).AsTask();
+    }
+}
 
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
 [JsonSerializable(typeof(TicketAnswer))]

@@ -12,7 +12,7 @@ public sealed class CheckHealth(TicketStore store)
     [EndpointSummary("Say that the process answers")]
     [ProducesResponseType<HealthAnswer>(StatusCodes.Status200OK, Description = "It does.")]
     public IResult Live([HttpTrigger(AuthorizationLevel.Anonymous, "get", Route = "health/live")] HttpRequest request) =>
-        Results.Json(new HealthAnswer("ok"), AnswerJson.Default.HealthAnswer);
+        new JsonAnswer<HealthAnswer>(new HealthAnswer("ok"), AnswerJson.Default.HealthAnswer);
 
     /// <summary>Writes to the database: one that was failed over to read-only, or lacks the migrations, is not ready.</summary>
     [Function("Ready")]
@@ -28,14 +28,14 @@ public sealed class CheckHealth(TicketStore store)
         try
         {
             await store.WriteHeartbeatAsync(cancellationToken);
-            return Results.Json(new HealthAnswer("ok"), AnswerJson.Default.HealthAnswer);
+            return new JsonAnswer<HealthAnswer>(new HealthAnswer("ok"), AnswerJson.Default.HealthAnswer);
         }
         catch (Exception e) when (StorageFaults.IsUnavailable(e))
         {
-            return Results.Json(
+            return new JsonAnswer<HealthAnswer>(
                 new HealthAnswer("unavailable", "The database takes no writes, or its migrations were not applied."),
                 AnswerJson.Default.HealthAnswer,
-                statusCode: StatusCodes.Status503ServiceUnavailable);
+                StatusCodes.Status503ServiceUnavailable);
         }
     }
 }

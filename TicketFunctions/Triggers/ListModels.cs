@@ -28,7 +28,7 @@ public sealed class ListModels(ModelCatalog catalog, RequestLimit limit)
 
             var offer = await catalog.ListAsync(cancellationToken);
             return offer.Answered
-                ? Results.Json(
+                ? new JsonAnswer<ModelsAnswer>(
                     new ModelsAnswer(offer.Models, offer.Faults.Count > 0 ? [.. offer.Faults.Select(fault => fault.Reason)] : null),
                     AnswerJson.Default.ModelsAnswer)
                 : Map(offer.Faults[0]);

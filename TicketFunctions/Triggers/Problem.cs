@@ -1,7 +1,6 @@
 using System.ComponentModel;
 using System.Diagnostics;
 using System.Globalization;
-using System.Text.Json;
 using System.Text.Json.Serialization;
 using TicketFunctions.Storage;
 
@@ -95,18 +94,14 @@ public sealed record Problem(
     /// <summary>The name of a request in its answer and in the log.</summary>
     public static string TraceIdOf(HttpContext context) => Activity.Current?.TraceId.ToHexString() ?? context.TraceIdentifier;
 
-    public async Task ExecuteAsync(HttpContext httpContext)
+    public Task ExecuteAsync(HttpContext httpContext)
     {
-        var response = httpContext.Response;
-        response.StatusCode = Status;
-        response.ContentType = MediaType + "; charset=utf-8";
         if (RetryAfter is { } wait)
         {
-            response.Headers.RetryAfter = Math.Max(1, Math.Ceiling(wait.TotalSeconds)).ToString(CultureInfo.InvariantCulture);
+            httpContext.Response.Headers.RetryAfter = Math.Max(1, Math.Ceiling(wait.TotalSeconds)).ToString(CultureInfo.InvariantCulture);
         }
 
-        await JsonSerializer.SerializeAsync(
-            response.Body, ToBody(TraceIdOf(httpContext)), AnswerJson.Default.Body, httpContext.RequestAborted);
+        return new JsonAnswer<Body>(ToBody(TraceIdOf(httpContext)), AnswerJson.Default.Body, Status, MediaType).ExecuteAsync(httpContext);
     }
 
     internal Body ToBody(string traceId) => new(Type, Title, Status, Detail, traceId, Errors);

@@ -2,20 +2,27 @@ using TicketFunctions.Storage;
 
 namespace TicketFunctions.Triggers;
 
-/// <summary>Turns what nobody caught into an answer. Each host puts it around its functions.</summary>
+/// <summary>Turns what nobody caught, and what nobody is there for, into an answer. Each host puts it around its functions.</summary>
 public sealed partial class ProblemAnswers(ILogger<ProblemAnswers> logger)
 {
-    public async Task RunAsync(HttpContext context, Func<Task> next)
+    public async Task RunAsync(HttpContext context, RequestDelegate next)
     {
+        var response = context.Response;
         try
         {
-            await next();
+            await next(context);
+            if (response.StatusCode is StatusCodes.Status404NotFound or StatusCodes.Status405MethodNotAllowed && !response.HasStarted)
+            {
+                // Routing found no function and has nothing to say about it.
+                var problem = response.StatusCode == StatusCodes.Status404NotFound ? Problem.NotFound() : Problem.MethodNotAllowed();
+                await problem.ExecuteAsync(context);
+            }
         }
         catch (Exception) when (context.RequestAborted.IsCancellationRequested)
         {
             // The client has gone: there is nobody to answer.
         }
-        catch (Exception e) when (!context.Response.HasStarted)
+        catch (Exception e) when (!response.HasStarted)
         {
             await Explain(e, Problem.TraceIdOf(context)).ExecuteAsync(context);
         }

@@ -47,54 +47,50 @@ public sealed partial class ProcessTicket(
             return problem;
         }
 
-        if (signatures.FindFault(request.Headers, body.Span) is { } fault)
+        TicketRequest? ticket;
+        using (body)
         {
-            Log.NotSigned(logger, fault);
-            return Problem.Unauthorized();
+            if (signatures.FindFault(request.Headers, body.Bytes.Span) is { } fault)
+            {
+                Log.NotSigned(logger, fault);
+                return Problem.Unauthorized();
+            }
+
+            (ticket, problem) = TicketRequest.Read(body.Bytes);
         }
 
-        (var document, problem) = RequestBody.Parse(body);
-        using (document)
+        if (problem is not null)
         {
-            if (problem is not null)
-            {
-                return problem;
-            }
+            return problem;
+        }
 
-            (var ticket, problem) = TicketRequest.Read(document!.RootElement);
-            if (problem is not null)
-            {
-                return problem;
-            }
+        if (ticket!.Ignored is { } why)
+        {
+            return new JsonAnswer<IgnoredAnswer>(new IgnoredAnswer(why), AnswerJson.Default.IgnoredAnswer);
+        }
 
-            if (ticket!.Ignored is { } why)
-            {
-                return Results.Json(new IgnoredAnswer(why), AnswerJson.Default.IgnoredAnswer);
-            }
+        if (!TryReadForce(request, out var force))
+        {
+            return Problem.InvalidValue([new ProblemError("", "The query's force must be true or false.")]);
+        }
 
-            if (!TryReadForce(request, out var force))
-            {
-                return Problem.InvalidValue([new ProblemError("", "The query's force must be true or false.")]);
-            }
+        (var place, problem) = limit.Enter(request);
+        if (problem is not null)
+        {
+            return problem;
+        }
 
-            (var place, problem) = limit.Enter(request);
-            if (problem is not null)
-            {
-                return problem;
-            }
+        if (PrefersNotToWait(request))
+        {
+            var traceId = Problem.TraceIdOf(request.HttpContext);
+            drain.Start(() => ProcessUnwatchedAsync(ticket, force, place!, traceId));
+            request.HttpContext.Response.Headers[PreferenceApplied] = RespondAsync;
+            return new JsonAnswer<AcceptedAnswer>(new AcceptedAnswer(ticket.Id, true), AnswerJson.Default.AcceptedAnswer, StatusCodes.Status202Accepted);
+        }
 
-            if (PrefersNotToWait(request))
-            {
-                var traceId = Problem.TraceIdOf(request.HttpContext);
-                drain.Start(() => ProcessUnwatchedAsync(ticket, force, place!, traceId));
-                request.HttpContext.Response.Headers[PreferenceApplied] = RespondAsync;
-                return Results.Json(new AcceptedAnswer(ticket.Id, true), AnswerJson.Default.AcceptedAnswer, statusCode: StatusCodes.Status202Accepted);
-            }
-
-            using (place)
-            {
-                return Map(await triage.ProcessAsync(ticket.Id, ticket.Description, force, cancellationToken, drain.Token));
-            }
+        using (place)
+        {
+            return Map(await triage.ProcessAsync(ticket.Id, ticket.Description, force, cancellationToken, drain.Token));
         }
     }
 
@@ -123,14 +119,14 @@ public sealed partial class ProcessTicket(
     private static bool TryReadForce(HttpRequest request, out bool force)
     {
         // Not bool.TryParse: it takes blanks and NULs around the word.
-        string? value = request.Query[Force];
+        var value = request.QueryString.HasValue ? (string?)request.Query[Force] : null;
         force = string.Equals(value, "true", StringComparison.OrdinalIgnoreCase);
         return value is null || force || value.Equals("false", StringComparison.OrdinalIgnoreCase);
     }
 
     private static IResult Map(TriageResult result) => result switch
     {
-        TriageResult.Labelled labelled => Results.Json(
+        TriageResult.Labelled labelled => new JsonAnswer<TicketAnswer>(
             new TicketAnswer(
                 labelled.Id, labelled.Labels.Category, labelled.Labels.Sentiment, true, labelled.Source, labelled.Model, labelled.Confidence),
             AnswerJson.Default.TicketAnswer),

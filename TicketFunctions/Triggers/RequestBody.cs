@@ -1,4 +1,5 @@
 using System.Buffers;
+using System.IO.Pipelines;
 using System.Text;
 using System.Text.Json;
 using System.Text.Unicode;
@@ -6,16 +7,31 @@ using Microsoft.Net.Http.Headers;
 
 namespace TicketFunctions.Triggers;
 
-/// <summary>Reads a request's body as exactly one JSON document, strictly by RFC 8259.</summary>
-public static class RequestBody
+/// <summary>A request's body as it came, in the web server's own memory: it goes back there when this is disposed.</summary>
+public readonly struct RequestBody : IDisposable
 {
     /// <summary>The longest body, in bytes.</summary>
     public const int MaxBytes = 64 * 1024;
 
     private const int MaxDepth = 32;
 
-    /// <returns>The bytes as they came, or the problem to answer with.</returns>
-    public static async Task<(ReadOnlyMemory<byte> Bytes, Problem? Problem)> ReadAsync(HttpRequest request, CancellationToken cancellationToken)
+    /// <summary>What nearly every client sends.</summary>
+    private const string Json = "application/json";
+
+    private readonly PipeReader? _reader;
+    private readonly SequencePosition _end;
+
+    private RequestBody(PipeReader reader, ReadOnlySequence<byte> buffer)
+    {
+        _reader = reader;
+        _end = buffer.End;
+        Bytes = buffer.IsSingleSegment ? buffer.First : buffer.ToArray();
+    }
+
+    public ReadOnlyMemory<byte> Bytes { get; }
+
+    /// <returns>The body, which the caller disposes, or the problem to answer with.</returns>
+    public static async ValueTask<(RequestBody Body, Problem? Problem)> ReadAsync(HttpRequest request, CancellationToken cancellationToken)
     {
         if (!IsJson(request))
         {
@@ -27,25 +43,13 @@ public static class RequestBody
             return (default, Problem.PayloadTooLarge());
         }
 
-        // Not rented: the document goes on referring to it.
-        var buffer = new byte[request.ContentLength ?? 4096];
-        var length = 0;
+        var reader = request.BodyReader;
         while (true)
         {
-            if (length == buffer.Length)
-            {
-                if (length > MaxBytes)
-                {
-                    return (default, Problem.PayloadTooLarge());
-                }
-
-                Array.Resize(ref buffer, Math.Min(Math.Max(length * 2, 16), MaxBytes + 1));
-            }
-
-            int read;
+            ReadResult read;
             try
             {
-                read = await request.Body.ReadAsync(buffer.AsMemory(length), cancellationToken);
+                read = await reader.ReadAsync(cancellationToken);
             }
             catch (BadHttpRequestException e) when (e.StatusCode == StatusCodes.Status413PayloadTooLarge)
             {
@@ -57,17 +61,26 @@ public static class RequestBody
                 return (default, Problem.MalformedJson("The body could not be read to its end."));
             }
 
-            if (read == 0)
+            var isTooLarge = read.Buffer.Length > MaxBytes;
+            if (read.IsCompleted && !isTooLarge)
             {
-                break;
+                return (new RequestBody(reader, read.Buffer), null);
             }
 
-            length += read;
+            reader.AdvanceTo(read.Buffer.Start, read.Buffer.End);
+            if (isTooLarge)
+            {
+                return (default, Problem.PayloadTooLarge());
+            }
         }
-
-        return (buffer.AsMemory(0, length), null);
     }
 
+    public void Dispose() => _reader?.AdvanceTo(_end);
+
+    /// <summary>The body's JSON must fit into this.</summary>
+    internal static JsonReaderOptions ReaderOptions => new() { MaxDepth = MaxDepth };
+
+    /// <summary>Reads exactly one JSON document, strictly by RFC 8259.</summary>
     /// <param name="utf8">The body. The document goes on referring to it.</param>
     /// <returns>The document, which the caller disposes, or the problem to answer with.</returns>
     public static (JsonDocument? Document, Problem? Problem) Parse(ReadOnlyMemory<byte> utf8)
@@ -98,7 +111,7 @@ public static class RequestBody
     /// <summary>The parser accepts an escaped half of a surrogate pair, and fails only when the string is read.</summary>
     private static void RejectLoneSurrogates(ReadOnlySpan<byte> utf8)
     {
-        var reader = new Utf8JsonReader(utf8, new JsonReaderOptions { MaxDepth = MaxDepth });
+        var reader = new Utf8JsonReader(utf8, ReaderOptions);
         while (reader.Read())
         {
             if (reader.TokenType is not (JsonTokenType.String or JsonTokenType.PropertyName) || !reader.ValueIsEscaped)
@@ -118,8 +131,10 @@ public static class RequestBody
     }
 
     private static bool IsJson(HttpRequest request) =>
-        !request.Headers.ContainsKey(HeaderNames.ContentEncoding)
-        && MediaTypeHeaderValue.TryParse(request.ContentType, out var type)
-        && type.MediaType.Equals("application/json", StringComparison.OrdinalIgnoreCase)
+        request.Headers.ContentEncoding.Count == 0 && (request.ContentType == Json || IsJson(request.ContentType));
+
+    private static bool IsJson(string? contentType) =>
+        MediaTypeHeaderValue.TryParse(contentType, out var type)
+        && type.MediaType.Equals(Json, StringComparison.OrdinalIgnoreCase)
         && (!type.Charset.HasValue || type.Charset.Value.Trim('"').Equals("utf-8", StringComparison.OrdinalIgnoreCase));
 }

@@ -19,7 +19,7 @@ public sealed class ShowBacklog(TicketStore store, Spending spending)
     {
         var backlog = await store.CountBacklogAsync(cancellationToken);
         var today = await spending.ReadTodayAsync(cancellationToken);
-        return Results.Json(
+        return new JsonAnswer<BacklogAnswer>(
             new BacklogAnswer(
                 backlog.Unprocessed, backlog.InFlight, backlog.Parked, backlog.OldestSeconds, today.Spent, today.Saved, today.Left),
             AnswerJson.Default.BacklogAnswer);

@@ -51,8 +51,65 @@ internal sealed partial class RequestJson : JsonSerializerContext;
 public sealed record TicketRequest(Guid Id, string? Description, string? Ignored = null)
 {
     /// <summary>Reads either body: <c>{id, description?}</c>, or a Supabase database webhook.</summary>
+    /// <param name="utf8">The body.</param>
     /// <remarks>https://supabase.com/docs/guides/database/webhooks</remarks>
-    public static (TicketRequest? Request, Problem? Problem) Read(JsonElement root)
+    public static (TicketRequest? Request, Problem? Problem) Read(ReadOnlyMemory<byte> utf8) =>
+        ReadPlain(utf8.Span) is { } plain ? (plain, null) : ReadCarefully(utf8);
+
+    /// <summary>Reads the body of a client in which nothing is wrong, in one pass and without a document in between.</summary>
+    /// <returns>Null for every other body; <see cref="ReadCarefully"/> says what it is.</returns>
+    public static TicketRequest? ReadPlain(ReadOnlySpan<byte> utf8)
+    {
+        var id = Guid.Empty;
+        string? description = null;
+        try
+        {
+            var reader = new Utf8JsonReader(utf8, RequestBody.ReaderOptions);
+            reader.Read();
+            if (reader.TokenType != JsonTokenType.StartObject)
+            {
+                return null;
+            }
+
+            while (reader.Read() && reader.TokenType == JsonTokenType.PropertyName)
+            {
+                var isId = reader.ValueTextEquals("id"u8);
+                if ((isId ? id != Guid.Empty : description is not null || !reader.ValueTextEquals("description"u8))
+                    || !reader.Read() || reader.TokenType != JsonTokenType.String)
+                {
+                    return null;
+                }
+
+                // A string is decoded once, and strictly.
+                if (isId ? !reader.TryGetGuid(out id) : FindTextFault(description = reader.GetString()!) is not null)
+                {
+                    return null;
+                }
+            }
+
+            // Says whether anything but blanks follows.
+            reader.Read();
+        }
+        catch (Exception e) when (e is JsonException or InvalidOperationException)
+        {
+            // Not JSON, or a string that is not Unicode.
+            return null;
+        }
+
+        return id == Guid.Empty ? null : new TicketRequest(id, description);
+    }
+
+    /// <summary>Reads any body, and tells everything that is wrong with it.</summary>
+    public static (TicketRequest? Request, Problem? Problem) ReadCarefully(ReadOnlyMemory<byte> utf8)
+    {
+        var (document, problem) = RequestBody.Parse(utf8);
+        using (document)
+        {
+            return problem is null ? Read(document!.RootElement) : (null, problem);
+        }
+    }
+
+    private static (TicketRequest? Request, Problem? Problem) Read(JsonElement root)
     {
         if (root.ValueKind != JsonValueKind.Object)
         {
@@ -130,6 +187,12 @@ public sealed record TicketRequest(Guid Id, string? Description, string? Ignored
     }
 
     private static TicketRequest Ignore(string why) => new(Guid.Empty, null, why);
+
+    private static string? FindTextFault(string text) =>
+        text.Contains('\0', StringComparison.Ordinal) ? "Must not hold U+0000, which Postgres cannot store."
+        : !TicketText.IsVisible(text) ? "Must hold something visible."
+        : text.Length > TicketText.MaxLength ? $"Must have at most {TicketText.MaxLength} characters."
+        : null;
 
     /// <summary>Reads members and gathers every error on the way, so that all are told at once.</summary>
     private sealed class MemberReader
@@ -254,17 +317,9 @@ public sealed record TicketRequest(Guid Id, string? Description, string? Ignored
 
         public void CheckText(string text, string pointer)
         {
-            if (text.Contains('\0', StringComparison.Ordinal))
+            if (FindTextFault(text) is { } fault)
             {
-                ValueErrors.Add(new ProblemError(pointer, "Must not hold U+0000, which Postgres cannot store."));
-            }
-            else if (!TicketText.IsVisible(text))
-            {
-                ValueErrors.Add(new ProblemError(pointer, "Must hold something visible."));
-            }
-            else if (text.Length > TicketText.MaxLength)
-            {
-                ValueErrors.Add(new ProblemError(pointer, $"Must have at most {TicketText.MaxLength} characters."));
+                ValueErrors.Add(new ProblemError(pointer, fault));
             }
         }
     }

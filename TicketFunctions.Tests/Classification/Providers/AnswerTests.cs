@@ -1,4 +1,5 @@
 using System.ClientModel;
+using System.Text;
 using System.Text.Json.Nodes;
 using Microsoft.Extensions.AI;
 using Microsoft.Extensions.Logging;
@@ -38,6 +39,45 @@ public sealed class AnswerTests(ModelHarness harness) : IClassFixture<ModelHarne
         Assert.Equal("stub-model-2026", response.ModelId);
         Assert.Equal((321, 17), (response.Usage?.InputTokenCount, response.Usage?.OutputTokenCount));
         Assert.Equal(-0.25f, Assert.Single(Assert.IsType<ChatCompletion>(response.RawRepresentation).ContentTokenLogProbabilities).LogProbability);
+    }
+
+    /// <summary>Whole answers with one text, <c>{"a": "ñ"}</c>, in forms that nobody writes and any server may.</summary>
+    public static TheoryData<string> Forms =>
+    [
+        """{"choices":[{"message":{"role":"assistant","content":"{\"a\": \"ñ\"}"},"finish_reason":"stop"}],"created":1760000000,"model":"m","usage":{"prompt_tokens":1,"completion_tokens":2}}""",
+        """{"usage":{"completion_tokens":2,"prompt_tokens":1,"prompt_tokens_details":{"cached_tokens":0}},"model":"m","choices":[{"finish_reason":"stop","index":0,"message":{"content":"{\"a\": \"\u00f1\"}","role":"assistant","annotations":[],"audio":null}}]}""",
+        """{"choices":[],"choices":[{"logprobs":null,"finish_reason":"stop","message":{"refusal":null,"content":"x","content":"{\"a\": \"ñ\"}"}}],"model":"x","model":"m","usage":{"prompt_tokens":1,"completion_tokens":2}}""",
+        """{"choices":[{"finish_reason":"stop","message":{"content":"x"}}],"choices":[{"finish_reason":"stop","message":{"content":"{\"a\": \"ñ\"}"}}],"model":"m","usage":{"prompt_tokens":1,"completion_tokens":2}}""",
+        """{"choices":[{"finish_reason":"stop","message":{"content":"{\"a\": \"ñ\"}"}},{"finish_reason":"stop","message":{"content":"x","refusal":"y"}}],"model":"m","usage":{"prompt_tokens":1,"completion_tokens":2}}""",
+        """{"x":{"choices":[{"message":{"content":"x"}}],"model":"x"},"choices":[{"y":{"finish_reason":"length","content":"x"},"finish_reason":"STOP","message":{"content":"{\"a\": \"ñ\"}","z":{"content":"x"}}}],"model":"m","usage":{"prompt_tokens":1,"completion_tokens":2}}""",
+        """{"choices":[{"finish_reason":"stop","message":{"content":[{"type":"text","text":"{\"a\": "},{"type":"text","text":"\"ñ\"}"}]}}],"model":"m","usage":{"prompt_tokens":1,"completion_tokens":2}}""",
+        """{"\u0063hoices":[{"finish\u005freason":"\u0073top","message":{"cont\u0065nt":"{\"a\": \"ñ\"}"}}],"mode\u006c":"m","usage":{"prompt_tokens":1,"completion_tokens":2}}""",
+        """{"choices":[{"finish_reason"   :   "eos","message":{"content":"{\"a\": \"ñ\"}"}}],"model":"m","usage":{"prompt_tokens":1,"completion_tokens":2}}""",
+        """{"x":{"finish_reason":"stop"},"choices":[{"finish_reason":null,"message":{"content":"{\"a\": \"ñ\"}"}}],"model":"m","usage":{"prompt_tokens":1,"completion_tokens":2}}""",
+    ];
+
+    [Theory]
+    [MemberData(nameof(Forms))]
+    public async Task An_answer_is_read_alike_in_whatever_form_and_pieces_it_comes(string answer)
+    {
+        var text = $"Por trozos {answer.GetHashCode(StringComparison.Ordinal)}.";
+        var bytes = Encoding.UTF8.GetBytes(answer);
+        harness.Model.On(text, async (_, context) =>
+        {
+            // Also between the two bytes of one letter.
+            for (var at = 0; at < bytes.Length; at += 3)
+            {
+                await context.Response.Body.WriteAsync(bytes.AsMemory(at, Math.Min(3, bytes.Length - at)));
+                await context.Response.Body.FlushAsync();
+            }
+        });
+
+        var response = await AskAsync(text);
+
+        Assert.Equal("""{"a": "ñ"}""", response.Text);
+        Assert.Equal((ChatFinishReason.Stop, "m"), (response.FinishReason, response.ModelId));
+        Assert.Equal((1, 2), (response.Usage?.InputTokenCount, response.Usage?.OutputTokenCount));
+        Assert.All(response.Messages.SelectMany(message => message.Contents), content => Assert.IsType<TextContent>(content));
     }
 
     [Fact]

@@ -78,7 +78,7 @@ public sealed class ModelHarness : IAsyncLifetime, IAsyncDisposable
     public IChatClient CreateChatClient()
     {
         var target = new ModelTarget("compatible", "stub-model", [new Uri(Model.Endpoint)], "stub-key", null, 64, null, null);
-        return _services!.GetRequiredService<ChatClientFactory>()(ModelConnection.Open(target, target.Endpoints[0]), target.Name);
+        return _services!.GetRequiredService<ChatClientFactory>()(target, target.Endpoints[0]);
     }
 
     public Task<ClassificationResult> ClassifyAsync(string text, CancellationToken cancellationToken = default) =>

@@ -6,7 +6,7 @@ namespace TicketFunctions.Hosting;
 /// <summary>How this host talks to models.</summary>
 public static class ChatClients
 {
-    /// <summary>The OpenAI SDK as the model behind the classifier.</summary>
+    /// <summary>The protocol of OpenAI as the way to the model behind the classifier.</summary>
     public static IServiceCollection AddChatClients(this IServiceCollection services) =>
-        services.AddSingleton<ChatClientFactory>((client, model) => new OpenAIChatClient(client.GetChatClient(model)));
+        services.AddSingleton<ChatClientFactory>((target, address) => new OpenAIChatClient(target, address));
 }

@@ -30,7 +30,11 @@ public sealed class FunctionKeys(IOptions<KeyOptions> options)
             return true;
         }
 
-        var shown = Hash(RequestLimit.ReadKey(request));
+        Span<byte> shown = stackalloc byte[SHA256.HashSizeInBytes];
+        if (!TryHash(RequestLimit.ReadKey(request), shown))
+        {
+            return false;
+        }
 
         // Both are compared whatever the first one says, and hashes have one length: time tells nothing.
         var isAdmin = Matches(_admin, shown);
@@ -94,9 +98,23 @@ public sealed class FunctionKeys(IOptions<KeyOptions> options)
             || (IPAddress.TryParse(host.Trim('[', ']'), out var ip) && IPAddress.IsLoopback(ip));
     }
 
-    private static bool Matches(byte[]? expected, byte[]? shown) =>
-        expected is not null && shown is not null && CryptographicOperations.FixedTimeEquals(expected, shown);
+    private static bool Matches(byte[]? expected, ReadOnlySpan<byte> shown) => expected is not null && CryptographicOperations.FixedTimeEquals(expected, shown);
 
-    private static byte[]? Hash(string? key) =>
-        string.IsNullOrWhiteSpace(key) ? null : SHA256.HashData(Encoding.UTF8.GetBytes(key));
+    private static byte[]? Hash(string? key)
+    {
+        var hash = new byte[SHA256.HashSizeInBytes];
+        return TryHash(key, hash) ? hash : null;
+    }
+
+    private static bool TryHash(string? key, Span<byte> hash)
+    {
+        if (string.IsNullOrWhiteSpace(key))
+        {
+            return false;
+        }
+
+        Span<byte> utf8 = stackalloc byte[256];
+        SHA256.HashData(Encoding.UTF8.TryGetBytes(key, utf8, out var length) ? utf8[..length] : Encoding.UTF8.GetBytes(key), hash);
+        return true;
+    }
 }

@@ -23,7 +23,7 @@ public static class PlainHost
     public static WebApplication Build(
         IEnumerable<KeyValuePair<string, string?>>? settings = null, Action<IServiceCollection>? configure = null)
     {
-        var builder = WebApplication.CreateBuilder(new WebApplicationOptions { Args = ReadSettingsOnce, ContentRootPath = AppContext.BaseDirectory });
+        var builder = WebApplication.CreateSlimBuilder(new WebApplicationOptions { Args = ReadSettingsOnce, ContentRootPath = AppContext.BaseDirectory });
         builder.Configuration.AddLocalSettings().AddInMemoryCollection(settings ?? []);
         if (string.IsNullOrEmpty(builder.Configuration["urls"]) && string.IsNullOrEmpty(builder.Configuration["http_ports"]))
         {
@@ -33,6 +33,13 @@ public static class PlainHost
         builder.Configuration["SweepSchedule"] ??= DefaultSweepSchedule;
         builder.Configuration["Docs:Enabled"] ??= FunctionKeys.FindOpenAddress(builder.Configuration) is null ? "true" : "false";
         builder.AddQuietLogging();
+        if (!IsEachRequestWatched(builder.Configuration))
+        {
+            builder.Logging.AddFilter("Microsoft.AspNetCore.Hosting.Diagnostics", LogLevel.None);
+        }
+
+        // What the slim builder leaves out and some address may need.
+        builder.WebHost.UseKestrelHttpsConfiguration();
         builder.WebHost.ConfigureKestrel(kestrel =>
         {
             kestrel.AddServerHeader = false;
@@ -55,13 +62,7 @@ public static class PlainHost
         }
 
         var problems = app.Services.GetRequiredService<ProblemAnswers>();
-        app.Use((context, next) => problems.RunAsync(context, () => next(context)));
-        app.UseStatusCodePages(context => context.HttpContext.Response.StatusCode switch
-        {
-            StatusCodes.Status404NotFound => Problem.NotFound().ExecuteAsync(context.HttpContext),
-            StatusCodes.Status405MethodNotAllowed => Problem.MethodNotAllowed().ExecuteAsync(context.HttpContext),
-            _ => Task.CompletedTask,
-        });
+        app.Use(next => context => problems.RunAsync(context, next));
         app.MapFunctions();
 
         // Before anything is set up for them: a wrong setting stops the start here.
@@ -73,14 +74,14 @@ public static class PlainHost
     /// <summary>One line an event, on standard error: standard output belongs to what commands print.</summary>
     public static void AddQuietLogging(this IHostApplicationBuilder builder)
     {
-        builder.Logging.ClearProviders();
         builder.Logging.AddSimpleConsole(console =>
         {
             console.SingleLine = true;
             console.TimestampFormat = "HH:mm:ss ";
         });
-        builder.Logging.Services.Configure<Microsoft.Extensions.Logging.Console.ConsoleLoggerOptions>(
-            console => console.LogToStandardErrorThreshold = LogLevel.Trace);
+        // The line stays the framework's, its writer does not.
+        builder.Logging.ClearProviders();
+        builder.Logging.Services.AddSingleton<ILoggerProvider, ConsoleLog>();
         builder.Logging.AddFilter("Microsoft", LogLevel.Warning);
         builder.Logging.AddFilter("Microsoft.Hosting.Lifetime", LogLevel.Warning);
         // A failed start is thrown as well; the log would show it first, with its stack.
@@ -89,6 +90,15 @@ public static class PlainHost
         // The banner says it.
         builder.Logging.AddFilter(typeof(ModelAnnouncement).FullName, LogLevel.Warning);
     }
+
+    /// <summary>
+    /// Whether somebody may read the scope and the span that the web server puts around each request as soon as it may log: a setting
+    /// asks for its lines or for scopes, or log lines are exported, which name the span. A listener to the span itself gets it anyhow.
+    /// </summary>
+    private static bool IsEachRequestWatched(ConfigurationManager configuration) =>
+        TelemetryExport.IsOn("LOGS", configuration)
+        || configuration.GetSection("Logging").AsEnumerable().Any(setting =>
+            setting.Key.Contains("Microsoft.AspNetCore", StringComparison.OrdinalIgnoreCase) || setting.Key.EndsWith("IncludeScopes", StringComparison.OrdinalIgnoreCase));
 
     /// <summary>Reads <c>local.settings.json</c> of the current folder, as <c>func start</c> does; the environment wins over it.</summary>
     internal static ConfigurationManager AddLocalSettings(this ConfigurationManager configuration)

@@ -8,5 +8,6 @@ public static class ChatClients
 {
     /// <summary>Semantic Kernel as the model behind the classifier. The kernel's filters are the ones registered in these services.</summary>
     public static IServiceCollection AddChatClients(this IServiceCollection services) =>
-        services.AddSingleton<ChatClientFactory>(provider => (client, model) => new KernelChatClient(client, model, provider));
+        services.AddSingleton<ChatClientFactory>(provider => (target, address) =>
+            new KernelChatClient(ModelConnection.Open(target, address), target.Name, provider));
 }

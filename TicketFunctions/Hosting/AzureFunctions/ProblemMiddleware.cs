@@ -8,5 +8,5 @@ namespace TicketFunctions.Hosting.AzureFunctions;
 internal sealed class ProblemMiddleware(ProblemAnswers problems) : IFunctionsWorkerMiddleware
 {
     public Task Invoke(FunctionContext context, FunctionExecutionDelegate next) =>
-        context.GetHttpContext() is { } http ? problems.RunAsync(http, () => next(context)) : next(context);
+        context.GetHttpContext() is { } http ? problems.RunAsync(http, _ => next(context)) : next(context);
 }
