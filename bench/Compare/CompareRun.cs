@@ -35,7 +35,7 @@ internal static class CompareRun
             });
         }
 
-        var report = new Report(options, bench);
+        var report = new Report(options, bench, contestants.Published);
         await report.WriteAsync(cancellationToken);
         return !report.HasInvalid && (!options.Assert || report.Bars.All(bar => bar.IsMet));
     }

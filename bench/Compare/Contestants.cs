@@ -60,13 +60,38 @@ internal sealed class Contestants(BenchOptions options)
         new("pg-boss", "pg-boss, batches by four workers", place => Queue("pg-boss", "drain", place), FindMissingQueuesAsync, place => Queue("pg-boss", "fill", place)),
     ];
 
-    /// <summary>Publishes what is written in .NET, the same way.</summary>
+    /// <summary>How those in .NET were published.</summary>
+    public string Published { get; private set; } = "";
+
+    /// <summary>Publishes what is written in .NET, all of it the same way.</summary>
     public async Task PublishAsync(CancellationToken cancellationToken)
+    {
+        try
+        {
+            await PublishAsync(["--use-current-runtime", "--no-self-contained"], cancellationToken);
+            Published = "compiled ahead (ReadyToRun) for this platform";
+        }
+        catch (BenchException e)
+        {
+            // The compiler is a package, which not every feed has.
+            Bench.Say($"Publishing for any platform, since for this one it failed: {e.Message}");
+            await PublishAsync([], cancellationToken);
+            Published = "for any platform, not compiled ahead";
+        }
+    }
+
+    private async Task PublishAsync(string[] how, CancellationToken cancellationToken)
     {
         foreach (var (project, name) in new[] { ("TicketFunctions", "product"), ("bench/Contestants/Floor", "floor") })
         {
+            var output = Path.Combine(options.Artifacts, name);
+            if (Directory.Exists(output))
+            {
+                Directory.Delete(output, recursive: true);
+            }
+
             await Child.RunAsync(
-                new Launch(["dotnet", "publish", project, "-c", "Release", "-o", Path.Combine(options.Artifacts, name), "--nologo"], options.Solution),
+                new Launch(["dotnet", "publish", project, "-c", "Release", "-o", output, "--nologo", .. how], options.Solution),
                 options.Log($"publish-{name}"), TimeSpan.FromMinutes(10), cancellationToken);
         }
     }

@@ -20,7 +20,7 @@ internal sealed record Medians(string Suite, string Contestant, int Latency, int
 }
 
 /// <summary>What a run found: on the screen, as Markdown to paste, and as JSON with every cell.</summary>
-internal sealed class Report(BenchOptions options, Bench bench)
+internal sealed class Report(BenchOptions options, Bench bench, string published)
 {
     private const string Floor = "floor";
 
@@ -81,6 +81,7 @@ internal sealed class Report(BenchOptions options, Bench bench)
             Date = DateTimeOffset.UtcNow,
             Machine = Machine.Describe(),
             Postgres = bench.Postgres.Description,
+            Published = published,
             Options = options with { Solution = "", Output = "" },
             bench.LeftOut,
             Bars,
@@ -93,7 +94,7 @@ internal sealed class Report(BenchOptions options, Bench bench)
     {
         var text = new StringBuilder();
         text.Append(CultureInfo.InvariantCulture, $"Measured on {DateTime.UtcNow:yyyy-MM-dd} UTC, on {Machine.Describe()}, by `{options.CommandLine}`; medians of {options.Rounds} interleaved rounds.\n\n");
-        text.Append(CultureInfo.InvariantCulture, $"Postgres: {string.Join(", ", bench.Postgres.Description.Select(setting => $"{setting.Key} {setting.Value}"))}.\n");
+        text.Append(CultureInfo.InvariantCulture, $"Postgres: {string.Join(", ", bench.Postgres.Description.Select(setting => $"{setting.Key} {setting.Value}"))}. What is in .NET was published {published}.\n");
         var canaries = bench.Cells.Select(cell => cell.Canary).OfType<Canary>().ToList();
         if (canaries.Count > 0)
         {
@@ -124,11 +125,14 @@ internal sealed class Report(BenchOptions options, Bench bench)
         {
             var rows = group.ToList();
             var (suite, latency, clients) = group.Key;
-            var floor = rows.Find(row => row.Contestant == Floor);
+            var isDuplicates = suite == "duplicates";
+            var floor = rows.Find(row => row.Contestant == (isDuplicates ? "product, fresh" : Floor));
+            var unit = isDuplicates ? "÷ fresh" : "÷ floor";
             yield return suite switch
             {
-                "http" or "duplicates" => ($"{(suite == "http" ? "HTTP" : "Duplicates")}, model {latency} ms, {clients} client{(clients == 1 ? "" : "s")}",
-                    ["contestant", "tickets/s", "÷ floor", "p50 ms", "p99 ms", "CPU service", "CPU Postgres", "together ÷ floor", "CPU stub", "CPU load", "RSS MB", "errors", "valid"],
+                "http" or "duplicates" => ($"{(isDuplicates ? "Duplicates" : "HTTP")}, model {latency} ms, {clients} client{(clients == 1 ? "" : "s")}",
+                    ["contestant", isDuplicates ? "requests/s" : "tickets/s", unit, "p50 ms", "p99 ms", "CPU service", "CPU Postgres", $"together {unit}", "CPU stub", "CPU load", "RSS MB",
+                        isDuplicates ? "409" : "errors", "valid"],
                     [.. rows.Select(row => new[]
                     {
                         row.Contestant, Number(row.Rate), Ratio(row.Rate, floor?.Rate), Number(row.Of(cell => cell.P50)), Number(row.Of(cell => cell.P99)),
@@ -162,7 +166,7 @@ internal sealed class Report(BenchOptions options, Bench bench)
         if (Bars is { Count: > 0 } bars)
         {
             yield return ("Bars", ["bar", "asked", "measured", ""],
-                [.. bars.Select(bar => new[] { bar.What, $"{(bar.IsAtLeast ? "≥" : "≤")} {Number(bar.Limit)}", double.IsNaN(bar.Measured) ? "not measured" : Number(bar.Measured), bar.IsMet ? "met" : "missed" })]);
+                [.. bars.Select(bar => new[] { bar.What, $"{(bar.IsAtLeast ? "≥" : "≤")} {Number(bar.Limit)}", double.IsNaN(bar.Measured) ? "not measured" : Number(bar.Measured), double.IsNaN(bar.Measured) ? "–" : bar.IsMet ? "met" : "missed" })]);
         }
 
         static string[] Names(List<Medians> rows) => [.. rows.SelectMany(row => row.Valid).SelectMany(cell => cell.More.Keys).Distinct()];
