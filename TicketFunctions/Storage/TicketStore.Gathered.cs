@@ -545,7 +545,7 @@ public sealed partial class TicketStore
                         Column("costs", answer => answer.Decision.Usage.Cost),
                         Column("savedTokens", answer => answer.Decision.Reused?.SavedTokens),
                         Column("savedCosts", answer => answer.Decision.Reused?.SavedCost),
-                        Column("calls", answer => JsonSerializer.Serialize(answer.Decision.Calls, CallsJson)),
+                        Column("calls", answer => CallRecords.ToJson(answer.Decision.Calls)),
                     },
                 },
             ],
@@ -704,7 +704,7 @@ public sealed partial class TicketStore
         var earlier = new Dictionary<int, EarlierDecision>();
         while (await reader.ReadAsync())
         {
-            earlier[(int)reader.GetInt64(0) - 1] = JsonSerializer.Deserialize<EarlierDecision>(reader.GetString(1), CallsJson)!;
+            earlier[(int)reader.GetInt64(0) - 1] = JsonSerializer.Deserialize<EarlierDecision>(reader.GetString(1), SnakeCase)!;
         }
 
         return earlier;

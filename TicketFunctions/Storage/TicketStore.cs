@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.Text.Json;
-using System.Text.Json.Serialization;
 using Dapper;
 using Microsoft.Extensions.Options;
 using Npgsql;
@@ -15,11 +14,7 @@ namespace TicketFunctions.Storage;
 /// </summary>
 public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<StorageOptions>? options = null)
 {
-    private static readonly JsonSerializerOptions CallsJson = new()
-    {
-        PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
-        Converters = { new JsonStringEnumConverter(JsonNamingPolicy.SnakeCaseLower) },
-    };
+    private static readonly JsonSerializerOptions SnakeCase = new() { PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower };
 
     private readonly StatementRunner _runner = new(dataSource, options?.Value.Role);
 
@@ -27,7 +22,7 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
 
     /// <summary>Takes the lock on a ticket's text if it is free or its lease is over, and looks for an earlier decision on the text.</summary>
     /// <param name="ticket">The claimed ticket.</param>
-    /// <param name="textSha256">The hash of its text.</param>
+    /// <param name="textSha256">The hash of its text. What the claim locked by another one is unlocked.</param>
     /// <param name="reuseAfter">Only decisions with a higher id are looked for; 0 for all.</param>
     /// <param name="terms">As for every claim.</param>
     /// <param name="cancellationToken">Gives up waiting; a lock that was taken all the same runs out with the ticket's lease.</param>
@@ -37,6 +32,16 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
         _runner.RunAsync(
             _ =>
             [
+                new NpgsqlBatchCommand(
+                    """
+                    delete from public.ticket_text_locks
+                    where text_sha256 = @claimedSha256
+                      and text_sha256 <> @textSha256
+                      and lease_token = @leaseToken
+                    """)
+                {
+                    Parameters = { new("claimedSha256", ticket.TextSha256), new("textSha256", textSha256), new("leaseToken", ticket.LeaseToken) },
+                },
                 new NpgsqlBatchCommand(
                     """
                     insert into public.ticket_text_locks as held (text_sha256, lease_token, held_until)
@@ -199,7 +204,7 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
                 usage.TokensIn,
                 usage.TokensOut,
                 usage.Cost,
-                Calls = JsonSerializer.Serialize(failure.Calls, CallsJson),
+                Calls = CallRecords.ToJson(failure.Calls),
             },
             cancellationToken);
     }

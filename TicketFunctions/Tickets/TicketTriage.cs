@@ -222,18 +222,15 @@ public sealed partial class TicketTriage : IDisposable
 
         var text = TicketText.Normalize(ticket.Description);
         var textSha256 = TicketText.Hash(text);
-        if (!textSha256.AsSpan().SequenceEqual(ticket.TextSha256))
-        {
-            // Ours counts: it is the one that is recorded. What the server locked by its own ends with the lease.
-            ticket = ticket with { TextSha256 = textSha256, Turn = null };
-        }
-
         var started = _time.GetTimestamp();
         var isAsked = false;
         try
         {
             var turn = Terms.Reusable.Count == 0 ? new TextLock(Owned: true, Locked: true, null)
-                : ticket.Turn ?? await TakeTurnAsync(ticket, textSha256, force, reuseAfter, stopping);
+                // By our own hash, which is the one that is recorded; the server may have another.
+                : ticket.Turn is { } taken && textSha256.AsSpan().SequenceEqual(ticket.TextSha256) ? taken
+                : await TakeTurnAsync(ticket, textSha256, force, reuseAfter, stopping);
+            ticket = ticket with { TextSha256 = textSha256 };
             if (!turn.Owned)
             {
                 Log.LeaseLost(_logger, ticket.Id);

@@ -1,0 +1,172 @@
+using System.Net;
+using System.Security.Cryptography;
+using System.Text;
+using Dapper;
+using Microsoft.Extensions.Options;
+using Npgsql;
+using TicketFunctions.Storage;
+using TicketFunctions.Tests.Support;
+using TicketFunctions.Tickets;
+
+namespace TicketFunctions.Tests.Storage;
+
+/// <summary>What one statement for many tickets must not change for each of them.</summary>
+public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<TicketApp>, IAsyncLifetime
+{
+    private const int Many = 40;
+
+    public async Task InitializeAsync()
+    {
+        await app.ExecuteAsync("delete from tickets");
+        app.Model.Default = ModelStub.Labels("Tecnico", "Negativo");
+    }
+
+    public Task DisposeAsync() => Task.CompletedTask;
+
+    [Fact]
+    public async Task Requests_at_once_share_their_commits_and_each_gets_its_own_answer()
+    {
+        var ids = await AddManyAsync("juntos");
+        var answers = await ProcessAllAsync(ids, id => $"juntos {id}");
+
+        Assert.All(answers, answer => Assert.Equal(HttpStatusCode.OK, answer.StatusCode));
+        Assert.Equal(Many, await app.QuerySingleAsync<int>(
+            """
+            select count(*)
+            from tickets
+            join ticket_decisions on ticket_id = tickets.id and ticket_decisions.category = tickets.category and ticket_decisions.sentiment = tickets.sentiment
+            where text_sha256 = sha256(convert_to(description, 'UTF8'))
+              and attempts = 1
+            """));
+        Assert.Equal((0, 0), await app.QuerySingleAsync<(int, int)>("select (select count(*) from ticket_work), (select count(*) from ticket_text_locks)"));
+        Assert.InRange(await app.QuerySingleAsync<int>("select count(distinct xmin::text) from ticket_decisions where ticket_id = any(@ids)", new { ids }), 1, Many / 2);
+    }
+
+    [Fact]
+    public async Task One_whose_labels_the_database_refuses_does_not_keep_the_others_from_theirs()
+    {
+        var ids = await AddManyAsync("con uno malo");
+        await app.ExecuteAsync(
+            """
+            update tickets set description = 'rechazado' where id = @id;
+            alter table tickets add constraint rejects check (description <> 'rechazado' or not processed);
+            """,
+            new { id = ids[7] });
+        try
+        {
+            var answers = await ProcessAllAsync(ids);
+
+            await answers[7].AssertProblemAsync(503, "storage-unavailable");
+            Assert.Equal(Many - 1, answers.Count(answer => answer.StatusCode == HttpStatusCode.OK));
+            Assert.Equal(Many - 1, await app.QuerySingleAsync<int>("select count(*) from tickets where processed"));
+            Assert.Equal([ids[7]], await app.QueryAsync<Guid>("select ticket_id from ticket_work where last_error like 'StorageRefused:%' and attempts = 1"));
+            Assert.Equal(Many, await app.QuerySingleAsync<int>("select count(*) from (select ticket_id from ticket_decisions union all select ticket_id from ticket_failures) as t where ticket_id = any(@ids)", new { ids }));
+        }
+        finally
+        {
+            await app.ExecuteAsync("alter table tickets drop constraint rejects");
+        }
+    }
+
+    [Fact]
+    public async Task One_that_somebody_has_locked_is_waited_for_alone()
+    {
+        var ids = await AddManyAsync("con uno bloqueado");
+        await using var other = new NpgsqlConnection(app.ConnectionString);
+        await other.OpenAsync();
+        await using var transaction = await other.BeginTransactionAsync();
+        await other.ExecuteAsync("select from tickets where id = @id for update", new { id = ids[3] }, transaction);
+
+        var requests = ids.Select(id => app.ProcessAsync(id)).ToList();
+        await Task.WhenAll(requests.Where((_, i) => i != 3));
+        Assert.False(requests[3].IsCompleted);
+        await transaction.RollbackAsync();
+
+        Assert.All(await Task.WhenAll(requests), answer => Assert.Equal(HttpStatusCode.OK, answer.StatusCode));
+        Assert.Equal([1], await app.QueryAsync<int>("select attempts from ticket_decisions where ticket_id = @id", new { id = ids[3] }));
+    }
+
+    [Fact]
+    public async Task A_client_with_the_wrong_text_leaves_no_trace_among_others_with_the_right_one()
+    {
+        var ids = await AddManyAsync("con uno equivocado");
+
+        var answers = await ProcessAllAsync(ids, id => id == ids[5] ? "otro texto" : $"  con uno equivocado {id} ", asked: Many - 1);
+
+        await answers[5].AssertProblemAsync(409, "description-mismatch");
+        Assert.Equal(Many - 1, answers.Count(answer => answer.StatusCode == HttpStatusCode.OK));
+        Assert.False((await app.ReadTicketAsync(ids[5])).Processed);
+        Assert.Equal(0, await app.QuerySingleAsync<int>("select count(*) from ticket_work"));
+        Assert.Empty(app.Model.CallsFor("otro texto"));
+    }
+
+    /// <summary>Marks that came with Unicode 15: which of two goes first is not known to Postgres 15, and nothing to do with the ticket.</summary>
+    [Theory]
+    [InlineData("a\U0001E4EC\U0001E4EE nuevo")]
+    [InlineData("a\u0301 compuesto")]
+    [InlineData("\u3000\u0085 blancos de todas clases\u2009\u00A0")]
+    [InlineData("\uFFFE no es un carácter \uFFFE")]
+    public async Task Texts_are_one_and_the_same_whatever_the_server_knows_of_Unicode(string text)
+    {
+        var id = await app.AddTicketAsync(text);
+        app.Model.On(TicketText.Normalize(text), ModelStub.Labels("Otro", "Neutral"));
+
+        Assert.Equal(HttpStatusCode.OK, (await app.ProcessAsync(id, text)).StatusCode);
+        Assert.Equal(SHA256.HashData(Encoding.UTF8.GetBytes(TicketText.Normalize(text))), await app.QuerySingleAsync<byte[]>("select text_sha256 from ticket_decisions where ticket_id = @id", new { id }));
+        Assert.Equal("reused", await app.FindSourceAsync(await app.AddTicketAsync($" {text}")));
+        Assert.Single(app.Model.CallsFor(TicketText.Normalize(text)));
+    }
+
+    [Fact]
+    public async Task A_sweep_goes_on_where_its_last_claim_ended_also_among_tickets_of_one_moment()
+    {
+        await app.ExecuteAsync("insert into tickets (created_at, description) select case when n % 5 = 0 then null else now() end, 'a la vez ' || n from generate_series(1, 100) as n");
+        var sweep = ActivateSweep(new SweepOptions { BatchSize = 7, Concurrency = 3 });
+
+        var summary = await sweep.RunAsync(null, default);
+
+        Assert.Equal((100, 100, SweepEnd.NothingDue), (summary.Claimed, summary.Labelled, summary.End));
+        Assert.Equal(100, await app.QuerySingleAsync<int>("select count(distinct ticket_id) from ticket_decisions join tickets on tickets.id = ticket_id where attempts = 1"));
+    }
+
+    [Fact]
+    public async Task Statements_that_were_prepared_survive_a_change_of_the_table()
+    {
+        await ProcessAllAsync(await AddManyAsync("antes"));
+        for (var i = 0; i < 30; i++)
+        {
+            Assert.Equal("model", await app.FindSourceAsync(await app.AddTicketAsync($"uno por uno {i}")));
+        }
+
+        await app.ExecuteAsync("alter table tickets alter column category type varchar(40)");
+        try
+        {
+            Assert.Equal("model", await app.FindSourceAsync(await app.AddTicketAsync("después")));
+        }
+        finally
+        {
+            await app.ExecuteAsync("alter table tickets alter column category type text");
+        }
+    }
+
+    private async Task<Guid[]> AddManyAsync(string text)
+    {
+        var ids = await app.QueryAsync<Guid>("insert into tickets (id, description) select id, @text || ' ' || id from (select gen_random_uuid() as id from generate_series(1, @Many)) as t returning id", new { text, Many });
+        return [.. ids];
+    }
+
+    /// <summary>Asks for all, and lets the model answer when all questions are there: then all labels are to be written at once.</summary>
+    private async Task<HttpResponseMessage[]> ProcessAllAsync(Guid[] ids, Func<Guid, string>? findText = null, int asked = Many)
+    {
+        var hold = new ModelHold();
+        var answer = app.Model.Default;
+        app.Model.Default = ModelStub.Held(hold, answer);
+        var requests = ids.Select(id => app.ProcessAsync(id, findText?.Invoke(id))).ToList();
+        await hold.WaitForAsync(asked);
+        hold.Release();
+        return await Task.WhenAll(requests);
+    }
+
+    private TicketSweep ActivateSweep(SweepOptions options) =>
+        Microsoft.Extensions.DependencyInjection.ActivatorUtilities.CreateInstance<TicketSweep>(app.Services, Options.Create(options));
+}
