@@ -3,27 +3,35 @@ using Npgsql;
 namespace TicketFunctions.Storage;
 
 /// <summary>
-/// Gathers what comes while statements are on their way into the next one: one round trip and one commit for all.
-/// Nobody waits while a statement may start, and one member's fault is not the others'.
+/// Gathers what comes while a statement is on its way into the next one: one round trip and one commit for all.
+/// Nobody waits while none is on its way, nor for a slow one, and one member's fault is not the others'.
 /// </summary>
 /// <typeparam name="TItem">What is asked.</typeparam>
 /// <typeparam name="TResult">What comes of it.</typeparam>
-/// <param name="statements">Statements at once; a slow one must not keep all others waiting.</param>
-/// <param name="size">Items in one statement at most.</param>
 /// <param name="run">Runs one statement for all. Told to wait for rows that somebody has locked, or to pass them over.</param>
 /// <param name="isPassedOver">Tells what came of an item that was passed over: it is sent again, alone.</param>
-internal sealed class GroupCommit<TItem, TResult>(
-    int statements, int size, Func<IReadOnlyList<TItem>, bool, Task<TResult[]>> run, Func<TResult, bool> isPassedOver) : IDisposable
+internal sealed class GroupCommit<TItem, TResult>(Func<IReadOnlyList<TItem>, bool, Task<TResult[]>> run, Func<TResult, bool> isPassedOver) : IDisposable
 {
+    /// <summary>Items in one statement at most.</summary>
+    private const int MaxMembers = 256;
+
+    /// <summary>Statements at once: one as long as each is done in time, more where the way to the database is long, or something holds one up.</summary>
+    private const int MaxStatements = 4;
+
     /// <summary>Statements for one at once. Each may wait for a lock, and together they must leave connections for the others.</summary>
     private const int MaxAlone = 8;
 
-    /// <summary>As long as a statement waits for a connection.</summary>
+    /// <summary>How long an item waits for the statement before it.</summary>
+    private static readonly TimeSpan MaxDelay = TimeSpan.FromMilliseconds(10);
+
+    /// <summary>How long an item waits to be sent alone: as long as a statement waits for a connection.</summary>
     private static readonly TimeSpan MaxWait = TimeSpan.FromSeconds(5);
 
     private readonly Lock _lock = new();
     private readonly Queue<Member> _waiting = new();
     private readonly SemaphoreSlim _alone = new(MaxAlone);
+    private Timer? _timer;
+    private bool _isTimed;
     private int _running;
 
     public Task<TResult> RunAsync(TItem item)
@@ -32,8 +40,15 @@ internal sealed class GroupCommit<TItem, TResult>(
         lock (_lock)
         {
             _waiting.Enqueue(member);
-            if (_running == statements)
+            if (_running > 0)
             {
+                if (!_isTimed && _running < MaxStatements)
+                {
+                    _isTimed = true;
+                    _timer ??= new Timer(static group => ((GroupCommit<TItem, TResult>)group!).StartAnother(), this, Timeout.Infinite, Timeout.Infinite);
+                    _timer.Change(MaxDelay, Timeout.InfiniteTimeSpan);
+                }
+
                 return member.Task;
             }
 
@@ -45,7 +60,27 @@ internal sealed class GroupCommit<TItem, TResult>(
         return member.Task;
     }
 
-    public void Dispose() => _alone.Dispose();
+    public void Dispose()
+    {
+        _timer?.Dispose();
+        _alone.Dispose();
+    }
+
+    private void StartAnother()
+    {
+        lock (_lock)
+        {
+            _isTimed = false;
+            if (_waiting.Count == 0 || _running == MaxStatements)
+            {
+                return;
+            }
+
+            _running++;
+        }
+
+        _ = DrainAsync();
+    }
 
     private async Task DrainAsync()
     {
@@ -92,7 +127,7 @@ internal sealed class GroupCommit<TItem, TResult>(
                 return null;
             }
 
-            var members = new Member[Math.Min(size, _waiting.Count)];
+            var members = new Member[Math.Min(MaxMembers, _waiting.Count)];
             for (var i = 0; i < members.Length; i++)
             {
                 members[i] = _waiting.Dequeue();

@@ -51,12 +51,6 @@ public sealed partial class TicketTriage : IDisposable
     /// <summary>Tickets that wait for tomorrow's budget come within so long of its start, not all at once.</summary>
     private static readonly TimeSpan Spread = TimeSpan.FromMinutes(5);
 
-    /// <summary>Gathered statements at once, of each kind: few, so that under load many tickets share one; more than one, so that a slow one does not hold up all.</summary>
-    private const int GatheredStatements = 2;
-
-    /// <summary>Tickets in one statement at most.</summary>
-    private const int MaxGathered = 256;
-
     private const string NoStandIn = "unavailable: no model can be reached, and a stand-in replaces no labels";
 
     private readonly TicketStore _store;
@@ -94,8 +88,8 @@ public sealed partial class TicketTriage : IDisposable
 
         // The baseline's decisions are not worth waiting for: they cost nothing.
         Terms = new ClaimTerms(_options.Lease, _options.MaxAttempts, [.. classifier.Identities.Where(identity => identity.Source == "model")]);
-        _claims = new(GatheredStatements, MaxGathered, (requests, wait) => store.ClaimAsync(requests, Terms, wait), claim => claim is Claim.PassedOver);
-        _completions = new(GatheredStatements, MaxGathered, store.CompleteAsync, status => status == WriteStatus.PassedOver);
+        _claims = new((requests, wait) => store.ClaimAsync(requests, Terms, wait), claim => claim is Claim.PassedOver);
+        _completions = new(store.CompleteAsync, status => status == WriteStatus.PassedOver);
     }
 
     /// <summary>How long a claimed ticket may wait before its attempt begins: that must still fit into the lease.</summary>
