@@ -3,11 +3,12 @@ FROM mcr.microsoft.com/dotnet/sdk:10.0-noble AS build
 WORKDIR /src
 COPY .editorconfig global.json Directory.Build.props Directory.Packages.props ./
 COPY TicketFunctions/TicketFunctions.csproj TicketFunctions/packages.lock.json TicketFunctions/
-RUN dotnet restore TicketFunctions --locked-mode
+# Against the lock file; then for this platform, whose compiler ahead of time is a package.
+RUN dotnet restore TicketFunctions --locked-mode && dotnet restore TicketFunctions --use-current-runtime
 COPY host.json ./
 COPY infra/supabase infra/supabase
 COPY TicketFunctions TicketFunctions
-RUN dotnet publish TicketFunctions --no-restore -c Release -p:UseAppHost=false -o /app
+RUN dotnet publish TicketFunctions --no-restore -c Release --use-current-runtime -p:UseAppHost=false -o /app
 
 # -extra has ICU: without it texts are not normalised, and a label's accents matter.
 FROM mcr.microsoft.com/dotnet/aspnet:10.0-noble-chiseled-extra

@@ -164,7 +164,13 @@ public static partial class TicketFunctionsSetup
 
         // Nothing is kept in a session, so there is nothing to reset: it would be seven statements before each of ours.
         settings.NoResetOnClose = true;
-        return NpgsqlDataSource.Create(settings);
+
+        // The full builder sets up each type that Postgres knows; these are what the statements use, and what a connection may need.
+        var builder = new NpgsqlSlimDataSourceBuilder(settings.ConnectionString);
+        builder.EnableArrays();
+        builder.EnableTransportSecurity();
+        builder.EnableIntegratedSecurity();
+        return builder.Build();
     }
 
     /// <summary>Checks the attributes, also of the entries of lists, and says what they say without a frame around it.</summary>

@@ -136,7 +136,7 @@ public sealed class DoctorTests(FinishedProject project) : IClassFixture<Finishe
         grant truncate on ticket_work to anon;
         delete from supabase_migrations.schema_migrations where version = '20261120170000';
         alter publication supabase_realtime drop table tickets;
-        create function clock_timestamp() returns timestamptz language sql as 'select pg_catalog.clock_timestamp() + interval ''1 minute''';
+        create function clock_timestamp() returns timestamptz language sql as 'select pg_catalog.clock_timestamp() + interval ''65 seconds''';
         """,
         "fail  grants|grant delete on public.ticket_work to ticket_functions; grant select, update (category) on public.tickets to ticket_functions;",
         "fail  grants|No policy lets the service do this: delete on ticket_text_locks, insert on ticket_failures, insert on ticket_text_locks, update on ticket_text_locks.",

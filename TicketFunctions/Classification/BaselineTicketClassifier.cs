@@ -6,9 +6,10 @@ namespace TicketFunctions.Classification;
 /// <summary>The embedded statistical classifier: no account, no network, no cost.</summary>
 public sealed class BaselineTicketClassifier(Taxonomy taxonomy) : ITicketClassifier
 {
-    public IReadOnlyList<ClassifierIdentity> Identities { get; } =
+    /// <summary>The model itself is loaded for the first ticket that it decides about.</summary>
+    public IReadOnlyList<ClassifierIdentity> Identities => field ??=
     [
-        new("baseline", "embedded", $"baseline-{Convert.ToHexStringLower([.. BaselineModel.Default.TrainingDataHash])[..8]}", "none", taxonomy.Version, "{}"),
+        new("baseline", "embedded", $"baseline-{Convert.ToHexStringLower(BaselineModel.ReadTrainingDataHash())[..8]}", "none", taxonomy.Version, "{}"),
     ];
 
     /// <summary>A label the baseline may answer and the taxonomy has no word for, or null.</summary>

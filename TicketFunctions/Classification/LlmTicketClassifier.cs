@@ -135,7 +135,9 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
             switch (answer.Outcome)
             {
                 case CallOutcome.Labelled:
-                    var confidence = await FindConfidenceAsync(model, messages, answer.Labels!, reply.Response, calls, budget);
+                    var confidence = model.Evidence == ConfidenceEvidence.None
+                        ? null
+                        : await FindConfidenceAsync(model, messages, answer.Labels!, reply.Response, calls, budget);
                     return new ClassificationResult.Labelled(
                         answer.Labels!, Identify(model, sent), confidence, NeedsReview: confidence < _options.ReviewBelow, calls);
 
@@ -195,7 +197,7 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
     {
         if (model.Evidence != ConfidenceEvidence.Samples)
         {
-            return model.Evidence == ConfidenceEvidence.Logprobs ? LabelConfidence.FromLogprobs(response.RawRepresentation as ChatCompletion) : null;
+            return LabelConfidence.FromLogprobs(response.RawRepresentation as ChatCompletion);
         }
 
         // The label is found already, and paid: whatever happens to the second sample only leaves it without evidence.

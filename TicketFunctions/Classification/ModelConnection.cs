@@ -140,7 +140,8 @@ public static class ModelConnection
                 var stream = await content.ReadAsStreamAsync(cancellationToken);
                 for (var read = 0; ;)
                 {
-                    var more = await stream.ReadAsync(buffer.AsMemory(read), cancellationToken);
+                    // In small pieces also where there is room for more: the faster it is taken, the more the system receives ahead of us.
+                    var more = await stream.ReadAsync(buffer.AsMemory(read, Math.Min(buffer.Length - read, FirstBuffer)), cancellationToken);
                     read += more;
                     if (read >= limit)
                     {

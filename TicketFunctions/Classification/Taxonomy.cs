@@ -3,6 +3,7 @@ using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using System.Text.Json.Serialization;
 
 namespace TicketFunctions.Classification;
 
@@ -39,7 +40,7 @@ public sealed class Taxonomy
         Sentiments = options.Sentiments.Count > 0 ? options.Sentiments : DefaultSentiments;
         _categories = Index("Taxonomy__Categories", Categories);
         _sentiments = Index("Taxonomy__Sentiments", Sentiments);
-        Version = Hash(JsonSerializer.SerializeToUtf8Bytes(new { Categories, Sentiments }));
+        Version = Hash(JsonSerializer.SerializeToUtf8Bytes(new LabelLists(Categories, Sentiments), TaxonomyJson.Default.LabelLists));
         Schema = BuildSchema();
     }
 
@@ -130,7 +131,7 @@ public sealed class Taxonomy
             ["required"] = new JsonArray("category", "sentiment"),
             ["additionalProperties"] = false,
         };
-        return JsonSerializer.SerializeToElement(schema);
+        return JsonSerializer.SerializeToElement(schema, TaxonomyJson.Default.JsonObject);
     }
 
     private static readonly LabelOptions[] DefaultCategories =
@@ -183,3 +184,10 @@ public sealed class Taxonomy
         },
     ];
 }
+
+/// <summary>What the version of a taxonomy is the hash of.</summary>
+internal sealed record LabelLists(IReadOnlyList<LabelOptions> Categories, IReadOnlyList<LabelOptions> Sentiments);
+
+[JsonSerializable(typeof(LabelLists))]
+[JsonSerializable(typeof(JsonObject))]
+internal sealed partial class TaxonomyJson : JsonSerializerContext;

@@ -35,18 +35,23 @@ public sealed class Migrations(NpgsqlDataSource dataSource)
     public async Task<IReadOnlyList<Migration>> FindMissingAsync(CancellationToken cancellationToken)
     {
         await using var connection = await dataSource.OpenConnectionAsync(cancellationToken);
-        var hasHistory = await connection.ExecuteScalarAsync<bool>(new CommandDefinition(
-            "select to_regclass('supabase_migrations.schema_migrations') is not null",
-            cancellationToken: cancellationToken));
-        if (!hasHistory)
+        await using var command = connection.CreateCommand();
+
+        // Not by Dapper: each start asks this, and it would compile a reader for it.
+        command.CommandText = "select to_regclass('supabase_migrations.schema_migrations') is not null";
+        if (await command.ExecuteScalarAsync(cancellationToken) is not true)
         {
             return All;
         }
 
-        var versions = await connection.QueryAsync<string>(new CommandDefinition(
-            "select version from supabase_migrations.schema_migrations",
-            cancellationToken: cancellationToken));
-        var known = versions.ToHashSet();
+        command.CommandText = "select version from supabase_migrations.schema_migrations";
+        await using var reader = await command.ExecuteReaderAsync(cancellationToken);
+        var known = new HashSet<string>();
+        while (await reader.ReadAsync(cancellationToken))
+        {
+            known.Add(reader.GetString(0));
+        }
+
         return [.. All.Where(migration => !known.Contains(migration.Version))];
     }
 

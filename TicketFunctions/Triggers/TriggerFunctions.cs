@@ -15,16 +15,22 @@ public sealed record HttpFunction(string Name, MethodInfo Method, string Path, I
 /// <summary>Reads the functions of this assembly from their attributes.</summary>
 public static class TriggerFunctions
 {
+    private static readonly (string Name, MethodInfo Method, ParameterInfo[] Parameters)[] All =
+    [
+        .. from type in typeof(TriggerFunctions).Assembly.GetExportedTypes()
+           where type is { IsClass: true, IsSealed: true, IsAbstract: false }
+           from method in type.GetMethods(BindingFlags.Public | BindingFlags.Instance | BindingFlags.DeclaredOnly)
+           where method.IsDefined(typeof(FunctionAttribute))
+           select (method.GetCustomAttribute<FunctionAttribute>()!.Name, method, method.GetParameters()),
+    ];
+
     /// <summary>The functions with a parameter that carries <typeparamref name="TTrigger"/>.</summary>
     public static IEnumerable<(string Name, MethodInfo Method, ParameterInfo Trigger)> Find<TTrigger>()
         where TTrigger : Attribute =>
-        from type in typeof(TriggerFunctions).Assembly.GetTypes()
-        from method in type.GetMethods(BindingFlags.Public | BindingFlags.Instance | BindingFlags.DeclaredOnly)
-        let function = method.GetCustomAttribute<FunctionAttribute>()
-        where function is not null
-        from parameter in method.GetParameters()
+        from function in All
+        from parameter in function.Parameters
         where parameter.IsDefined(typeof(TTrigger))
-        select (function.Name, method, parameter);
+        select (function.Name, function.Method, parameter);
 
     public static IEnumerable<HttpFunction> FindHttp()
     {

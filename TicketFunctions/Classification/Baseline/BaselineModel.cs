@@ -56,6 +56,14 @@ public sealed class BaselineModel
         }
     }
 
+    /// <summary>The <see cref="TrainingDataHash"/> of the committed model, without the rest of it.</summary>
+    public static byte[] ReadTrainingDataHash()
+    {
+        using var decompressed = new BrotliStream(Open(), CompressionMode.Decompress);
+        using var reader = new BinaryReader(decompressed);
+        return ReadHash(reader);
+    }
+
     public static BaselineModel Load()
     {
         using var stream = Open();
@@ -81,9 +89,7 @@ public sealed class BaselineModel
     {
         using var decompressed = new BrotliStream(stream, CompressionMode.Decompress);
         using var reader = new BinaryReader(decompressed);
-        if (reader.ReadUInt32() != Magic || reader.ReadUInt16() != FormatVersion)
-            throw new InvalidDataException("The baseline model has another format; train it again.");
-        var hash = reader.ReadBytes(32);
+        var hash = ReadHash(reader);
         var topics = new string[reader.ReadByte()];
         for (var i = 0; i < topics.Length; i++)
             topics[i] = reader.ReadString();
@@ -114,6 +120,10 @@ public sealed class BaselineModel
         _category.Write(writer);
         _sentiment.Write(writer);
     }
+
+    private static byte[] ReadHash(BinaryReader reader) => reader.ReadUInt32() == Magic && reader.ReadUInt16() == FormatVersion
+        ? reader.ReadBytes(32)
+        : throw new InvalidDataException("The baseline model has another format; train it again.");
 
     private static Stream Open() => typeof(BaselineModel).Assembly.GetManifestResourceStream(Resource)
         ?? throw new InvalidOperationException($"The resource {Resource} is missing from the assembly.");

@@ -68,3 +68,22 @@ begin
   end if;
 end;
 $$;
+
+-- Each ticket that is done leaves a dead entry at the front of tickets_unprocessed, which every sweep begins by passing over.
+-- By default they would pile up to a fifth of the table before it is vacuumed, and stay even then while few pages are concerned.
+do $$
+begin
+  if not exists (
+    select
+    from pg_catalog.pg_class
+    where oid = 'public.tickets'::regclass
+      and reloptions::text like '%autovacuum_vacuum_%'
+  ) then
+    alter table public.tickets set (
+      autovacuum_vacuum_scale_factor = 0,
+      autovacuum_vacuum_threshold = 50000,
+      vacuum_index_cleanup = on
+    );
+  end if;
+end;
+$$;

@@ -44,7 +44,7 @@ internal static class ServeCommand
 
         Console.WriteLine("Ctrl-C stops.");
         await app.WaitForShutdownAsync(cancellationToken);
-        CommandLine.Screen.WriteLine("Stopped.");
+        Console.WriteLine("Stopped.");
         return CommandLine.Success;
     }
 
@@ -62,12 +62,13 @@ internal static class ServeCommand
 
     private static void PrintBanner(WebApplication app, LocalDatabase database, IEnumerable<string> addresses)
     {
-        var grid = new Grid().AddColumn(new GridColumn().NoWrap()).AddColumn();
-        grid.AddRow("Listening", Markup.Escape(string.Join(", ", addresses)));
-        grid.AddRow("Database", Markup.Escape(database.Description));
-        grid.AddRow("Model", Markup.Escape(app.Services.GetRequiredService<IOptions<ModelOptions>>().Value.Describe()));
-        grid.AddRow("Sweep", Markup.Escape(app.Configuration["SweepSchedule"]!));
-        CommandLine.Screen.Write(grid);
+        // Written plainly: four lines are not worth loading what draws tables.
+        Console.WriteLine($"""
+            Listening  {string.Join(", ", addresses)}
+            Database   {database.Description}
+            Model      {app.Services.GetRequiredService<IOptions<ModelOptions>>().Value.Describe()}
+            Sweep      {app.Configuration["SweepSchedule"]}
+            """);
     }
 
     private static async Task WarnOfMissingMigrationsAsync(Migrations migrations, CancellationToken cancellationToken)
