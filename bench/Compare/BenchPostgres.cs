@@ -196,9 +196,7 @@ internal sealed class BenchPostgres : IAsyncDisposable
     private async Task<BenchPostgres> LookAroundAsync(CancellationToken cancellationToken)
     {
         await using var connection = await OpenAsync("postgres", cancellationToken);
-        var backend = connection.ProcessID;
-        var isLocal = ConnectionStrings.IsLoopback(_server);
-        Pid = isLocal && Machine.ParentOf(backend) is > 1 and var postmaster ? postmaster : null;
+        Pid = ConnectionStrings.IsLoopback(_server) ? Machine.FindPostmaster(connection.ProcessID) : null;
         if (_embedded is not null)
         {
             DataFolder = Path.GetDirectoryName(await ScalarAsync<string>("postgres", "select current_setting('data_directory')", cancellationToken))!;

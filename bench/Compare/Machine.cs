@@ -34,7 +34,9 @@ internal static class Machine
         return (rss, pss);
     }
 
-    public static int ParentOf(int pid) => Read(pid)?.Parent ?? 0;
+    /// <summary>The process that started one of Postgres's; null where that number is another process here, as with a server in a container.</summary>
+    public static int? FindPostmaster(int backend) =>
+        Read(backend) is { Name: "postgres" } child && Read(child.Parent) is { Name: "postgres" } postmaster ? postmaster.Pid : null;
 
     public static int FindFreePort()
     {
@@ -77,7 +79,8 @@ internal static class Machine
             // The name, in brackets, may hold anything.
             var stat = File.ReadAllText($"/proc/{pid}/stat");
             var fields = stat[(stat.LastIndexOf(')') + 2)..].Split(' ');
-            return new ProcessTimes(pid, int.Parse(fields[1], CultureInfo.InvariantCulture), Seconds(11) + Seconds(12), Seconds(13) + Seconds(14));
+            var name = stat[(stat.IndexOf('(') + 1)..stat.LastIndexOf(')')];
+            return new ProcessTimes(pid, name, int.Parse(fields[1], CultureInfo.InvariantCulture), Seconds(11) + Seconds(12), Seconds(13) + Seconds(14));
 
             double Seconds(int field) => double.Parse(fields[field], CultureInfo.InvariantCulture) / TicksPerSecond;
         }
@@ -99,7 +102,7 @@ internal static class Machine
         }
     }
 
-    private sealed record ProcessTimes(int Pid, int Parent, double Cpu, double CpuOfReaped);
+    private sealed record ProcessTimes(int Pid, string Name, int Parent, double Cpu, double CpuOfReaped);
 }
 
 /// <summary>How the machine does right now: neighbours may slow it down by half, so each cell says what it was measured in.</summary>

@@ -93,7 +93,7 @@ internal sealed class Report(BenchOptions options, Bench bench, string published
     private string ToMarkdown()
     {
         var text = new StringBuilder();
-        text.Append(CultureInfo.InvariantCulture, $"Measured on {DateTime.UtcNow:yyyy-MM-dd} UTC, on {Machine.Describe()}, by `{options.CommandLine}`; medians of {options.Rounds} interleaved rounds.\n\n");
+        text.Append(CultureInfo.InvariantCulture, $"Measured on {DateTime.UtcNow:yyyy-MM-dd} UTC, on {Machine.Describe()}, by `{options.CommandLine}`; {(options.Rounds == 1 ? "one round" : $"medians of {options.Rounds} interleaved rounds")}.\n\n");
         text.Append(CultureInfo.InvariantCulture, $"Postgres: {string.Join(", ", bench.Postgres.Description.Select(setting => $"{setting.Key} {setting.Value}"))}. What is in .NET was published {published}.\n");
         var canaries = bench.Cells.Select(cell => cell.Canary).OfType<Canary>().ToList();
         if (canaries.Count > 0)
