@@ -68,7 +68,7 @@ internal sealed partial class SweepSuite(Bench bench, Contestants contestants)
 
         return cell with
         {
-            Rate = tickets / (ledger.Milliseconds / 1000),
+            Rate = rows / (ledger.Milliseconds / 1000),
             CpuService = used[0],
             CpuPostgres = bench.Postgres.Pid is null ? null : used[1],
             CpuStub = used[2],
