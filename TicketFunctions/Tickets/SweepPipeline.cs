@@ -12,10 +12,15 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
     /// <summary>How long a place stays empty before the sweep looks for what has become due, and how often it looks for it in a long run.</summary>
     private static readonly TimeSpan LookAgain = TimeSpan.FromSeconds(1);
 
-    private readonly Channel<Task> _events = Channel.CreateUnbounded<Task>(new UnboundedChannelOptions { SingleReader = true });
+    /// <summary>Tickets under way for each call under way: those whose model has answered wait for the database, and it must keep up.</summary>
+    private const int MaxUnwritten = 4;
+
+    /// <summary>Tasks that ended; null when a model has answered, and there is room for another call.</summary>
+    private readonly Channel<Task?> _events = Channel.CreateUnbounded<Task?>(new UnboundedChannelOptions { SingleReader = true });
     private readonly Queue<(ClaimedTicket Ticket, long ClaimedAt)> _ready = new();
     private Task<(IReadOnlyList<ClaimedTicket> Tickets, FreshTicket? Last)>? _claim;
     private Task? _pause;
+    private int _calling;
     private int _underWay;
     private int _asked;
     private int _ahead;
@@ -36,8 +41,9 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
     public int Start()
     {
         var started = 0;
-        for (; _underWay < options.Concurrency && _ready.TryDequeue(out var next); started++)
+        for (; _calling < options.Concurrency && _underWay < MaxUnwritten * options.Concurrency && _ready.TryDequeue(out var next); started++)
         {
+            _calling++;
             _underWay++;
             var (ticket, claimedAt) = next;
             Watch(Task.Run(() => ProcessAsync(ticket, claimedAt), CancellationToken.None));
@@ -49,7 +55,7 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
     /// <summary>Sends a claim, unless one is on its way, enough is ready, or nothing was due a moment ago.</summary>
     public void ClaimAhead()
     {
-        var room = options.Concurrency - _underWay;
+        var room = options.Concurrency - _calling;
         _asked = Math.Min(options.BatchSize, room + _ahead - _ready.Count);
         if (_claim is not null || _asked <= _ahead / 2 || (_isExhausted && (_underWay > 0 || _isLast)))
         {
@@ -79,7 +85,12 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
         }
 
         var happened = await _events.Reader.ReadAsync(CancellationToken.None);
-        if (happened == _claim)
+        if (happened is null)
+        {
+            _calling--;
+            _endedSinceClaim++;
+        }
+        else if (happened == _claim)
         {
             await TakeClaimAsync();
         }
@@ -91,7 +102,6 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
         else if (happened is Task<TriageResult> ended)
         {
             _underWay--;
-            _endedSinceClaim++;
 
             // Edited meanwhile: it is due at once.
             _isExhausted &= ended is not { IsCompletedSuccessfully: true, Result: TriageResult.InProgress { RetryAfter.Ticks: 0 } };
@@ -144,17 +154,34 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
     }
 
     private void Watch(Task task) => task.ContinueWith(
-        static (ended, events) => ((Channel<Task>)events!).Writer.TryWrite(ended), _events, CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
+        static (ended, events) => ((Channel<Task?>)events!).Writer.TryWrite(ended), _events, CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
 
     private async Task<TriageResult> ProcessAsync(ClaimedTicket ticket, long claimedAt)
     {
-        // Claimed when calls were short, and waited while they became long: somebody else may have it before it is done.
-        if (time.GetElapsedTime(claimedAt) > triage.MaxDelay)
+        var isAnswered = false;
+        try
         {
-            await triage.ReturnAsync(ticket);
-            return new TriageResult.InProgress(TimeSpan.Zero);
+            // Claimed when calls were short, and waited while they became long: somebody else may have it before it is done.
+            if (time.GetElapsedTime(claimedAt) > triage.MaxDelay)
+            {
+                await triage.ReturnAsync(ticket);
+                return new TriageResult.InProgress(TimeSpan.Zero);
+            }
+
+            return await triage.ProcessClaimedAsync(ticket, giveBack, answered: Answered);
+        }
+        finally
+        {
+            Answered();
         }
 
-        return await triage.ProcessClaimedAsync(ticket, giveBack);
+        void Answered()
+        {
+            if (!isAnswered)
+            {
+                isAnswered = true;
+                _events.Writer.TryWrite(null);
+            }
+        }
     }
 }

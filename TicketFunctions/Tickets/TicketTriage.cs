@@ -192,9 +192,11 @@ public sealed partial class TicketTriage : IDisposable
     /// <param name="stopping">The process stops: the ticket is given back.</param>
     /// <param name="force">Ask the model even if the same text was decided before.</param>
     /// <param name="reuseAfter">Only decisions with a higher id are reused; 0 for all.</param>
-    public async Task<TriageResult> ProcessClaimedAsync(ClaimedTicket ticket, CancellationToken stopping, bool force = false, long reuseAfter = 0)
+    /// <param name="answered">Told that the models have been asked; what came of it is still to be written.</param>
+    public async Task<TriageResult> ProcessClaimedAsync(
+        ClaimedTicket ticket, CancellationToken stopping, bool force = false, long reuseAfter = 0, Action? answered = null)
     {
-        var result = await AttemptAsync(ticket, force, reuseAfter, stopping);
+        var result = await AttemptAsync(ticket, force, reuseAfter, answered, stopping);
         Telemetry.CountOutcome(result);
         return result;
     }
@@ -205,7 +207,7 @@ public sealed partial class TicketTriage : IDisposable
         _completions.Dispose();
     }
 
-    private async Task<TriageResult> AttemptAsync(ClaimedTicket ticket, bool force, long reuseAfter, CancellationToken stopping)
+    private async Task<TriageResult> AttemptAsync(ClaimedTicket ticket, bool force, long reuseAfter, Action? answered, CancellationToken stopping)
     {
         if (!TicketText.IsVisible(ticket.Description))
         {
@@ -253,6 +255,7 @@ public sealed partial class TicketTriage : IDisposable
             isAsked = true;
             var result = await _classifier.ClassifyAsync(TicketText.Clip(text), stopping);
             _spending.Add(result.Calls);
+            answered?.Invoke();
             return result switch
             {
                 // It stands in where there are no labels; those there are may be a model's.
