@@ -132,8 +132,8 @@ public sealed class SchemaTests(TicketApp app) : IClassFixture<TicketApp>
             var store = new TicketStore(dataSource);
             var terms = new ClaimTerms(TimeSpan.FromSeconds(90), 5, []);
 
-            var (claimed, last) = await store.ClaimDueAsync(12, null, withWaiting: true, terms);
-            claimed = [.. claimed, .. (await store.ClaimDueAsync(12, last, withWaiting: true, terms)).Tickets];
+            var first = await store.ClaimDueAsync(12, null, withWaiting: true, terms);
+            ClaimedTicket[] claimed = [.. first.Tickets, .. (await store.ClaimDueAsync(12, first.Last, withWaiting: true, terms)).Tickets];
             Assert.Empty((await store.ClaimDueAsync(12, null, withWaiting: true, terms)).Tickets);
             Assert.IsType<Claim.InProgress>((await store.ClaimAsync([new ClaimRequest(claimed[0].Id, Guid.NewGuid())], terms, wait: false))[0]);
             await store.ParkExhaustedAsync(terms.MaxAttempts, default);

@@ -5,6 +5,7 @@ using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
 using Npgsql;
+using TicketFunctions.Storage;
 using TicketFunctions.Tests.Support;
 using TicketFunctions.Tickets;
 
@@ -175,6 +176,49 @@ public sealed class SweepTests(TicketApp app) : IClassFixture<TicketApp>, IAsync
         Assert.Equal(["le queda un intento"], (await app.QueryAsync<string>("select description from tickets")).Where(text => app.Model.CallsFor(text).Count > 0));
         Assert.Equal((0, 0, 0, 1, "nothing due"), Counts(await app.SweepAsync()));
         Assert.True((await ReadWorkAsync(diesMeanwhile)).Parked);
+    }
+
+    [Fact]
+    public async Task As_many_calls_as_allowed_are_under_way_all_the_time_and_what_is_written_takes_no_place()
+    {
+        // Every call is answered when the next one is there: with one place less they would wait for ever.
+        const int Concurrency = 4;
+        await AddTicketsAsync("sin pausa", 200);
+        var waiting = new Queue<TaskCompletionSource>();
+        int most = 0, calls = 0;
+        app.Model.Default = async (call, context) =>
+        {
+            var answer = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+            lock (waiting)
+            {
+                waiting.Enqueue(answer);
+                most = Math.Max(most, waiting.Count);
+                var isLast = ++calls == 200;
+                while (waiting.Count == Concurrency || (isLast && waiting.Count > 0))
+                {
+                    waiting.Dequeue().SetResult();
+                }
+            }
+
+            await answer.Task;
+            await ModelStub.Labels("Otro", "Neutral")(call, context);
+        };
+
+        Assert.Equal((200, 200, 0, 0, "nothing due"), Counts(await CreateSweep(new SweepOptions { BatchSize = 50, Concurrency = Concurrency }).RunAsync(null, default)));
+        Assert.Equal(Concurrency, most);
+    }
+
+    [Fact]
+    public async Task Of_one_text_in_one_claim_the_first_ticket_has_the_lock()
+    {
+        await app.ExecuteAsync("insert into tickets (created_at, description) select now() + n * interval '1 ms', case when n % 5 = 0 then 'distinto ' || n else 'el mismo en un reparto' end from generate_series(1, 64) as n");
+
+        var claim = await app.Services.GetRequiredService<TicketStore>().ClaimDueAsync(64, null, withWaiting: true, app.Services.GetRequiredService<TicketTriage>().Terms);
+
+        Assert.Equal(
+            claim.Tickets.DistinctBy(ticket => ticket.Description).Select(ticket => ticket.Id),
+            claim.Tickets.Where(ticket => ticket.Turn is { Locked: true }).Select(ticket => ticket.Id));
+        await app.ExecuteAsync("delete from ticket_text_locks");
     }
 
     [Theory]

@@ -712,7 +712,7 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
     [Fact]
     public async Task When_all_connections_are_taken_others_wait_a_bounded_time_and_then_are_told_to_come_back()
     {
-        await using var small = await TicketApp.StartAsync(("ConnectionStrings__Tickets", "Maximum Pool Size=4;Timeout=1"));
+        await using var small = await TicketApp.StartAsync(("ConnectionStrings__Tickets", "Maximum Pool Size=1;Timeout=1"));
         var locked = await small.AddTicketAsync("alguien lo tiene bloqueado");
         var free = await small.AddTicketAsync("nadie lo tiene");
         await using var other = new NpgsqlConnection(small.ConnectionString);
@@ -720,8 +720,8 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
         await using var transaction = await other.BeginTransactionAsync();
         await other.ExecuteAsync("select from tickets where id = @locked for update", new { locked });
 
-        var blocked = Enumerable.Range(0, 4).Select(_ => small.ProcessAsync(locked)).ToList();
-        await WaitUntilBlockedAsync(4, small);
+        var blocked = Enumerable.Range(0, 2).Select(_ => small.ProcessAsync(locked)).ToList();
+        await WaitUntilBlockedAsync(1, small);
         var refused = await small.ProcessAsync(free);
         await refused.AssertProblemAsync(503, "storage-unavailable");
         Assert.NotNull(refused.Headers.RetryAfter);
@@ -732,6 +732,25 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
         Assert.Equal(HttpStatusCode.OK, (await small.ProcessAsync(free)).StatusCode);
         Assert.True((await small.ReadTicketAsync(locked)).Processed);
         Assert.Equal(2, small.Model.Calls.Count);
+    }
+
+    [Fact]
+    public async Task Requests_for_a_ticket_that_somebody_has_locked_leave_connections_for_the_others()
+    {
+        await using var small = await TicketApp.StartAsync(("ConnectionStrings__Tickets", "Maximum Pool Size=4;Timeout=1"));
+        var locked = await small.AddTicketAsync("alguien lo tiene bloqueado");
+        var free = await small.AddTicketAsync("nadie lo tiene");
+        await using var other = new NpgsqlConnection(small.ConnectionString);
+        await other.OpenAsync();
+        await using var transaction = await other.BeginTransactionAsync();
+        await other.ExecuteAsync("select from tickets where id = @locked for update", new { locked });
+
+        var blocked = Enumerable.Range(0, 8).Select(_ => small.ProcessAsync(locked)).ToList();
+        await WaitUntilBlockedAsync(1, small);
+        Assert.Equal(HttpStatusCode.OK, (await small.ProcessAsync(free)).StatusCode);
+
+        await transaction.RollbackAsync();
+        Assert.All(await Task.WhenAll(blocked), answer => Assert.True(answer.StatusCode is HttpStatusCode.OK or HttpStatusCode.Conflict, $"{answer.StatusCode}"));
     }
 
     private static string Hash(string text) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)));

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Buffers;
 using System.ClientModel;
 using System.ClientModel.Primitives;
@@ -53,6 +54,8 @@ public static class ModelConnection
     /// <summary>One for the process: it keeps the token. Made only when an Azure model has no key.</summary>
     private static readonly Lazy<TokenCredential> Identity = new(() => new DefaultAzureCredential());
 
+    private static StrongBox<AccessToken>? _token;
+
     public static OpenAIClient Open(ModelTarget target, Uri endpoint)
     {
         var options = new OpenAIClientOptions
@@ -86,9 +89,17 @@ public static class ModelConnection
         (_, var none) => ("Authorization", $"Bearer {(none ? "none" : target.ApiKey)}"),
     };
 
-    /// <summary>A token of the identity; it is kept where it comes from.</summary>
-    internal static async ValueTask<string> GetTokenAsync(CancellationToken cancellationToken) =>
-        (await Identity.Value.GetTokenAsync(new TokenRequestContext([AzureScope]), cancellationToken)).Token;
+    /// <summary>A token of the identity, kept until it is time for another: some identities start a program for each.</summary>
+    internal static async ValueTask<string> GetTokenAsync(CancellationToken cancellationToken)
+    {
+        var token = _token;
+        if (token is null || (token.Value.RefreshOn ?? token.Value.ExpiresOn.AddMinutes(-5)) <= TimeProvider.System.GetUtcNow())
+        {
+            _token = token = new(await Identity.Value.GetTokenAsync(new TokenRequestContext([AzureScope]), cancellationToken));
+        }
+
+        return token.Value.Token;
+    }
 
     /// <summary>An answer that was read already.</summary>
     internal sealed class WholeAnswer(byte[] bytes) : ByteArrayContent(bytes)

@@ -35,6 +35,12 @@ public sealed record ClaimTerms(TimeSpan Lease, int MaxAttempts, IReadOnlyList<C
 /// <summary>The place of a ticket in the order of those that nobody has tried yet.</summary>
 public readonly record struct FreshTicket(DateTime CreatedAt, Guid Id);
 
+/// <summary>What a claim of due tickets got.</summary>
+/// <param name="Tickets">Those that the caller holds now, in the order in which they were due.</param>
+/// <param name="Found">How many were due, those included that somebody else got in the same moment.</param>
+/// <param name="Last">The last of them that nobody had tried yet: where the next claim may go on.</param>
+public sealed record DueClaim(IReadOnlyList<ClaimedTicket> Tickets, int Found, FreshTicket? Last);
+
 /// <summary>What a claim by id found. <paramref name="Description"/> is the text of the row; null when there is none.</summary>
 public abstract record Claim(string? Description)
 {

@@ -10,16 +10,15 @@ namespace TicketFunctions.Storage;
 /// <typeparam name="TResult">What comes of it.</typeparam>
 /// <param name="run">Runs one statement for all. Told to wait for rows that somebody has locked, or to pass them over.</param>
 /// <param name="isPassedOver">Tells what came of an item that was passed over: it is sent again, alone.</param>
-internal sealed class GroupCommit<TItem, TResult>(Func<IReadOnlyList<TItem>, bool, Task<TResult[]>> run, Func<TResult, bool> isPassedOver) : IDisposable
+/// <param name="alone">Places for statements for one, of all groups: each may wait for a lock, and together they must leave connections for the others.</param>
+internal sealed class GroupCommit<TItem, TResult>(
+    Func<IReadOnlyList<TItem>, bool, Task<TResult[]>> run, Func<TResult, bool> isPassedOver, SemaphoreSlim alone) : IDisposable
 {
     /// <summary>Items in one statement at most.</summary>
     private const int MaxMembers = 256;
 
     /// <summary>Statements at once: one as long as each is done in time, more where the way to the database is long, or something holds one up.</summary>
     private const int MaxStatements = 4;
-
-    /// <summary>Statements for one at once. Each may wait for a lock, and together they must leave connections for the others.</summary>
-    private const int MaxAlone = 8;
 
     /// <summary>How long an item waits for the statement before it.</summary>
     private static readonly TimeSpan MaxDelay = TimeSpan.FromMilliseconds(10);
@@ -29,7 +28,6 @@ internal sealed class GroupCommit<TItem, TResult>(Func<IReadOnlyList<TItem>, boo
 
     private readonly Lock _lock = new();
     private readonly Queue<Member> _waiting = new();
-    private readonly SemaphoreSlim _alone = new(MaxAlone);
     private Timer? _timer;
     private bool _isTimed;
     private int _running;
@@ -42,13 +40,7 @@ internal sealed class GroupCommit<TItem, TResult>(Func<IReadOnlyList<TItem>, boo
             _waiting.Enqueue(member);
             if (_running > 0)
             {
-                if (!_isTimed && _running < MaxStatements)
-                {
-                    _isTimed = true;
-                    _timer ??= new Timer(static group => ((GroupCommit<TItem, TResult>)group!).StartAnother(), this, Timeout.Infinite, Timeout.Infinite);
-                    _timer.Change(MaxDelay, Timeout.InfiniteTimeSpan);
-                }
-
+                LimitDelay();
                 return member.Task;
             }
 
@@ -60,11 +52,15 @@ internal sealed class GroupCommit<TItem, TResult>(Func<IReadOnlyList<TItem>, boo
         return member.Task;
     }
 
-    public void Dispose()
+    /// <summary>Sends a statement for this one only, which waits for locks.</summary>
+    public Task<TResult> RunAloneAsync(TItem item)
     {
-        _timer?.Dispose();
-        _alone.Dispose();
+        var member = new Member(item);
+        _ = RunAloneAsync(member);
+        return member.Task;
     }
+
+    public void Dispose() => _timer?.Dispose();
 
     private void StartAnother()
     {
@@ -77,9 +73,21 @@ internal sealed class GroupCommit<TItem, TResult>(Func<IReadOnlyList<TItem>, boo
             }
 
             _running++;
+            LimitDelay();
         }
 
         _ = DrainAsync();
+    }
+
+    /// <summary>Has another statement started if those under way take long. Under the lock.</summary>
+    private void LimitDelay()
+    {
+        if (!_isTimed && _running < MaxStatements)
+        {
+            _isTimed = true;
+            _timer ??= new Timer(static group => ((GroupCommit<TItem, TResult>)group!).StartAnother(), this, Timeout.Infinite, Timeout.Infinite);
+            _timer.Change(MaxDelay, Timeout.InfiniteTimeSpan);
+        }
     }
 
     private async Task DrainAsync()
@@ -141,7 +149,7 @@ internal sealed class GroupCommit<TItem, TResult>(Func<IReadOnlyList<TItem>, boo
     {
         try
         {
-            if (!await _alone.WaitAsync(MaxWait))
+            if (!await alone.WaitAsync(MaxWait))
             {
                 throw new TimeoutException("Too many rows are locked by somebody else.");
             }
@@ -152,7 +160,7 @@ internal sealed class GroupCommit<TItem, TResult>(Func<IReadOnlyList<TItem>, boo
             }
             finally
             {
-                _alone.Release();
+                alone.Release();
             }
         }
         catch (Exception e)

@@ -37,7 +37,7 @@ public sealed partial class TicketStore
           from hashed
           where @lockTexts
             and (lease_token in (select lease_token from claimed)) is true
-          order by text_sha256
+          order by text_sha256, n
           on conflict (text_sha256) do update
           set lease_token = excluded.lease_token,
             held_until = excluded.held_until
@@ -84,7 +84,7 @@ public sealed partial class TicketStore
           for no key update of tickets
         ),
         hashed as materialized (
-          select id, description, category, sentiment, processed, lease_token, expected, expired, {TextSha256} as text_sha256
+          select id, description, category, sentiment, processed, lease_token, expected, expired, row_number() over () as n, {TextSha256} as text_sha256
           from (select * from free union all select * from waited_for) as ticket
         ),
         lease as (
@@ -182,7 +182,7 @@ public sealed partial class TicketStore
           limit @limit
         ),
         hashed as materialized (
-          select id, description, created_at, expired, (@tokens::uuid[])[row_number() over ()] as lease_token, {TextSha256} as text_sha256
+          select id, description, created_at, expired, (@tokens::uuid[])[row_number() over ()] as lease_token, row_number() over () as n, {TextSha256} as text_sha256
           from due
         ),
         lease as (
@@ -214,8 +214,7 @@ public sealed partial class TicketStore
         select work.lease_token, work.attempts, false, tickets.id, tickets.description, {TextSha256}, false, null
         from public.ticket_work as work
         join public.tickets on tickets.id = work.ticket_id
-        where @isRepeated
-          and work.lease_token = any(@tokens)
+        where work.lease_token = any(@earlierTokens)
         """;
 
     private const string CompleteStatement =
@@ -375,7 +374,7 @@ public sealed partial class TicketStore
                         new NpgsqlParameter<Guid[]>("ids", Array.ConvertAll(asked, request => request.Id)),
                         new NpgsqlParameter<Guid[]>("tokens", Array.ConvertAll(asked, request => request.LeaseToken)),
                         new NpgsqlParameter<byte[]?[]>("expected", Array.ConvertAll(asked, request => request.ExpectedSha256)),
-                        new NpgsqlParameter<Guid[]>("forced", [.. asked.Where(request => request.Force).Select(request => request.Id)]),
+                        new NpgsqlParameter<Guid[]>("forced", FindForced(asked)),
                         new NpgsqlParameter<Guid[]>("onlyDue", [.. asked.Where(request => request.OnlyDue).Select(request => request.Id)]),
                         new NpgsqlParameter<bool>("wait", wait),
                         new NpgsqlParameter<TimeSpan>("lease", terms.Lease),
@@ -411,7 +410,7 @@ public sealed partial class TicketStore
             });
 
         var missed = Array.FindAll(asked, request => !rows.TryGetValue(request.LeaseToken, out var row) || row.Attempts is null);
-        var states = missed.Length == 0 ? [] : await FindStatesAsync(Array.ConvertAll(missed, request => request.Id), terms);
+        var states = missed.Length == 0 ? [] : await FindStatesAsync(missed, terms);
         var tickets = await ToTicketsAsync(rows, Array.ConvertAll(asked, request => (request.LeaseToken, request.ReuseAfter)), terms);
         var claims = asked.ToDictionary(
             request => request.Id,
@@ -430,15 +429,14 @@ public sealed partial class TicketStore
     /// <param name="after">Only new ones that come after this one; null to begin with the oldest.</param>
     /// <param name="withWaiting">Look also for those that were tried before.</param>
     /// <param name="terms">As for every claim.</param>
-    /// <returns>The tickets, and the last new one of them: where the next claim may go on.</returns>
-    public async Task<(IReadOnlyList<ClaimedTicket> Tickets, FreshTicket? Last)> ClaimDueAsync(int limit, FreshTicket? after, bool withWaiting, ClaimTerms terms)
+    public async Task<DueClaim> ClaimDueAsync(int limit, FreshTicket? after, bool withWaiting, ClaimTerms terms)
     {
         // Two sweeps never get the same row: each skips what the other has locked, and a new work row is inserted once.
         // Rows are skipped before they are counted: a few that somebody keeps locked must not stand in the others' way.
-        // Every ticket gets a token of its own, so that no write for one can touch another. When this is sent again, they tell
-        // what was claimed the first time; it comes on top of what is claimed now.
-        var tokens = new Guid[limit];
-        for (var i = 0; i < limit; i++)
+        // Every ticket gets a token of its own, so that no write for one can touch another. When this is sent again it has other
+        // ones; the first ones tell what was claimed the first time, and that comes on top.
+        var tokens = new Guid[2 * limit];
+        for (var i = 0; i < tokens.Length; i++)
         {
             tokens[i] = Guid.NewGuid();
         }
@@ -453,11 +451,11 @@ public sealed partial class TicketStore
                     {
                         new NpgsqlParameter<int>("limit", limit),
                         new NpgsqlParameter<int>("waitingLimit", withWaiting ? limit : 0),
-                        new NpgsqlParameter<Guid[]>("tokens", tokens),
+                        new NpgsqlParameter<Guid[]>("tokens", isRepeated ? tokens[limit..] : tokens[..limit]),
+                        new NpgsqlParameter<Guid[]>("earlierTokens", isRepeated ? tokens[..limit] : []),
                         new NpgsqlParameter<TimeSpan>("lease", terms.Lease),
                         new NpgsqlParameter<int>("maxAttempts", terms.MaxAttempts),
                         new NpgsqlParameter<bool>("lockTexts", terms.Reusable.Count > 0),
-                        new NpgsqlParameter<bool>("isRepeated", isRepeated),
                     },
                 };
                 if (after is { } place)
@@ -485,7 +483,7 @@ public sealed partial class TicketStore
             });
 
         var tickets = await ToTicketsAsync(rows, Array.ConvertAll(tokens, token => (token, 0L)), terms);
-        return ([.. tickets.Values], last);
+        return new DueClaim([.. tickets.Values], rows.Count, last);
     }
 
     /// <summary>The newest ticket that nobody has tried yet, or null.</summary>
@@ -586,7 +584,7 @@ public sealed partial class TicketStore
     }
 
     /// <summary>How tickets stand that could not be claimed.</summary>
-    private async Task<Dictionary<Guid, TicketState>> FindStatesAsync(Guid[] ids, ClaimTerms terms) =>
+    private async Task<Dictionary<Guid, TicketState>> FindStatesAsync(ClaimRequest[] requests, ClaimTerms terms) =>
         await _runner.RunAsync(
             _ =>
             [
@@ -605,7 +603,7 @@ public sealed partial class TicketStore
                       work.last_error,
                       origin.model,
                       origin.confidence,
-                      case when not tickets.processed then {TextSha256} end as text_sha256
+                      case when not tickets.processed or tickets.id = any(@forced) then {TextSha256} end as text_sha256
                     from public.tickets
                     left join public.ticket_work as work on work.ticket_id = tickets.id
                     left join lateral (
@@ -620,12 +618,17 @@ public sealed partial class TicketStore
                     where tickets.id = any(@ids)
                     """)
                 {
-                    Parameters = { new NpgsqlParameter<Guid[]>("ids", ids), new NpgsqlParameter<int>("maxAttempts", terms.MaxAttempts) },
+                    Parameters =
+                    {
+                        new NpgsqlParameter<Guid[]>("ids", Array.ConvertAll(requests, request => request.Id)),
+                        new NpgsqlParameter<Guid[]>("forced", FindForced(requests)),
+                        new NpgsqlParameter<int>("maxAttempts", terms.MaxAttempts),
+                    },
                 },
             ],
             async reader =>
             {
-                var states = new Dictionary<Guid, TicketState>(ids.Length);
+                var states = new Dictionary<Guid, TicketState>(requests.Length);
                 while (await reader.ReadAsync())
                 {
                     states[reader.GetGuid(0)] = new TicketState(
@@ -641,6 +644,8 @@ public sealed partial class TicketStore
 
                 return states;
             });
+
+    private static Guid[] FindForced(ClaimRequest[] requests) => [.. requests.Where(request => request.Force).Select(request => request.Id)];
 
     private static Claim Explain(ClaimRequest request, TicketState? state, bool wait) => state switch
     {

@@ -18,6 +18,9 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
 
     private readonly StatementRunner _runner = new(dataSource, options?.Value.Role);
 
+    /// <summary>Connections there may be at once.</summary>
+    internal int MaxConnections { get; } = new NpgsqlConnectionStringBuilder(dataSource.ConnectionString).MaxPoolSize;
+
     static TicketStore() => DefaultTypeMap.MatchNamesWithUnderscores = true;
 
     /// <summary>Takes the lock on a ticket's text if it is free or its lease is over, and looks for an earlier decision on the text.</summary>

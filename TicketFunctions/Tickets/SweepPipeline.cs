@@ -18,7 +18,7 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
     /// <summary>Tasks that ended; null when a model has answered, and there is room for another call.</summary>
     private readonly Channel<Task?> _events = Channel.CreateUnbounded<Task?>(new UnboundedChannelOptions { SingleReader = true });
     private readonly Queue<(ClaimedTicket Ticket, long ClaimedAt)> _ready = new();
-    private Task<(IReadOnlyList<ClaimedTicket> Tickets, FreshTicket? Last)>? _claim;
+    private Task<DueClaim>? _claim;
     private Task? _pause;
     private int _calling;
     private int _underWay;
@@ -56,8 +56,8 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
     public void ClaimAhead()
     {
         var room = options.Concurrency - _calling;
-        _asked = Math.Min(options.BatchSize, room + _ahead - _ready.Count);
-        if (_claim is not null || _asked <= _ahead / 2 || (_isExhausted && (_underWay > 0 || _isLast)))
+        var asked = Math.Min(options.BatchSize, room + _ahead - _ready.Count);
+        if (_claim is not null || asked <= _ahead / 2 || (_isExhausted && (_underWay > 0 || _isLast)))
         {
             return;
         }
@@ -69,6 +69,7 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
         _withWaiting |= _after is null || time.GetElapsedTime(_lookedForWaitingAt) >= LookAgain;
 
         // Not to be given up by a stop: what was claimed and nobody knows of would be held until its lease ends.
+        _asked = asked;
         _claim = store.ClaimDueAsync(_asked, _after, _withWaiting, triage.Terms);
         Watch(_claim);
     }
@@ -111,12 +112,12 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
         return null;
     }
 
+    /// <summary>Gives back what was not begun. Where that fails, the lease ends by itself.</summary>
     public async Task GiveBackReadyAsync()
     {
-        while (_ready.TryDequeue(out var next))
-        {
-            await triage.ReturnAsync(next.Ticket);
-        }
+        var returned = _ready.Select(next => triage.ReturnAsync(next.Ticket)).ToArray();
+        _ready.Clear();
+        await ((Task)Task.WhenAll(returned)).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
     }
 
     /// <summary>Waits for all that is under way, and gives back what was not started.</summary>
@@ -127,15 +128,15 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
             await ((Task)NextAsync()).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         }
 
-        await GiveBackReadyAsync().ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        await GiveBackReadyAsync();
     }
 
     private async Task TakeClaimAsync()
     {
         var claim = _claim!;
         _claim = null;
-        var (tickets, last) = await claim;
-        foreach (var ticket in tickets)
+        var due = await claim;
+        foreach (var ticket in due.Tickets)
         {
             Add(ticket);
         }
@@ -146,11 +147,14 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
         }
 
         // With as many as asked for there may be more.
-        var isShort = tickets.Count < _asked;
+        var isShort = due.Found < _asked;
         _isExhausted = isShort && _after is null;
-        _after = isShort ? null : last ?? _after;
-        _withWaiting &= !isShort && last is null;
-        _ahead = Math.Min(2 * _endedSinceClaim, options.BatchSize);
+        _isLast &= due.Found == 0;
+        _after = isShort ? null : due.Last ?? _after;
+        _withWaiting &= !isShort && due.Last is null;
+
+        // Calls end in waves: what a quiet moment tells is not forgotten at once.
+        _ahead = Math.Min(Math.Max(2 * _endedSinceClaim, _ahead / 2), options.BatchSize);
     }
 
     private void Watch(Task task) => task.ContinueWith(

@@ -81,10 +81,10 @@ public sealed partial class TicketSweep(
             {
                 var doubtful = unavailable >= UnavailableInARow;
                 end ??= stopping.IsCancellationRequested || giveBack.IsCancellationRequested ? SweepEnd.Stopped
-                    : doubtful && triedNewest ? SweepEnd.ModelUnavailable
+                    : doubtful && triedNewest && pipeline.IsEmpty ? SweepEnd.ModelUnavailable
                     : time.GetElapsedTime(started) >= _sweep.TimeBudget ? SweepEnd.TimeBudget
                     : null;
-                if (doubtful || end == SweepEnd.Stopped)
+                if (doubtful || end is not null)
                 {
                     await pipeline.GiveBackReadyAsync();
                 }

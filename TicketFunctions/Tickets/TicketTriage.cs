@@ -63,6 +63,7 @@ public sealed partial class TicketTriage : IDisposable
     /// <summary>How long a ticket waits for another one with the same text. After it, its own calls must still fit into its lease.</summary>
     private readonly TimeSpan _patience;
 
+    private readonly SemaphoreSlim _alone;
     private readonly GroupCommit<ClaimRequest, Claim> _claims;
     private readonly GroupCommit<(ClaimedTicket, Decision), WriteStatus> _completions;
     private readonly TextsUnderWay _underWay = new();
@@ -88,15 +89,16 @@ public sealed partial class TicketTriage : IDisposable
 
         // The baseline's decisions are not worth waiting for: they cost nothing.
         Terms = new ClaimTerms(_options.Lease, _options.MaxAttempts, [.. classifier.Identities.Where(identity => identity.Source == "model")]);
-        _claims = new((requests, wait) => store.ClaimAsync(requests, Terms, wait), claim => claim is Claim.PassedOver);
-        _completions = new(store.CompleteAsync, status => status == WriteStatus.PassedOver);
+        _alone = new SemaphoreSlim(Math.Max(1, store.MaxConnections / 4));
+        _claims = new((requests, wait) => store.ClaimAsync(requests, Terms, wait), claim => claim is Claim.PassedOver, _alone);
+        _completions = new(store.CompleteAsync, status => status == WriteStatus.PassedOver, _alone);
     }
 
     /// <summary>How long a claimed ticket may wait before its attempt begins: that must still fit into the lease.</summary>
     internal TimeSpan MaxDelay { get; }
 
     /// <summary>What every claim is made by.</summary>
-    internal ClaimTerms Terms { get; }
+    public ClaimTerms Terms { get; }
 
     /// <summary>Classifies one ticket on request.</summary>
     /// <param name="id">The ticket.</param>
@@ -205,6 +207,7 @@ public sealed partial class TicketTriage : IDisposable
     {
         _claims.Dispose();
         _completions.Dispose();
+        _alone.Dispose();
     }
 
     private async Task<TriageResult> AttemptAsync(ClaimedTicket ticket, bool force, long reuseAfter, Action? answered, CancellationToken stopping)
@@ -344,7 +347,9 @@ public sealed partial class TicketTriage : IDisposable
         WriteStatus status;
         try
         {
-            status = await WritePersistentlyAsync(() => _completions.RunAsync((ticket, decision)), claimed, stopping);
+            // What failed once is not sent again among others.
+            status = await WritePersistentlyAsync(
+                isRepeated => isRepeated ? _completions.RunAloneAsync((ticket, decision)) : _completions.RunAsync((ticket, decision)), claimed, stopping);
         }
         catch (PostgresException e) when (!StorageFaults.IsPassing(e))
         {
@@ -433,7 +438,7 @@ public sealed partial class TicketTriage : IDisposable
     public async Task<ClaimedTicket?> ClaimAsync(Guid id) =>
         (await _claims.RunAsync(new ClaimRequest(id, Guid.NewGuid(), OnlyDue: true)) as Claim.Held)?.Ticket;
 
-    /// <summary>Gives a ticket back with which nothing was begun: it is as it was before the claim.</summary>
+    /// <summary>Gives a ticket back with which nothing was begun: one that was never tried is as new.</summary>
     public Task<WriteStatus> ReturnAsync(ClaimedTicket ticket) =>
         ticket.Attempts == 1 ? _store.ForgetAsync(ticket, CancellationToken.None) : GiveBackAsync(ticket, TimeSpan.Zero);
 
@@ -447,18 +452,18 @@ public sealed partial class TicketTriage : IDisposable
     {
         if (failure.Calls.Count > 0)
         {
-            await WritePersistentlyAsync(() => _store.RecordFailureAsync(ticket, failure, CancellationToken.None), claimed, stopping);
+            await WritePersistentlyAsync(_ => _store.RecordFailureAsync(ticket, failure, CancellationToken.None), claimed, stopping);
         }
     }
 
     /// <summary>What was paid is worth trying for as long as the ticket is ours. Repeating is safe: the lease token is good for one write.</summary>
-    private async Task<T> WritePersistentlyAsync<T>(Func<Task<T>> write, long claimed, CancellationToken stopping)
+    private async Task<T> WritePersistentlyAsync<T>(Func<bool, Task<T>> write, long claimed, CancellationToken stopping)
     {
         for (var attempt = 1; ; attempt++)
         {
             try
             {
-                return await write();
+                return await write(attempt > 1);
             }
             catch (Exception e) when (StorageFaults.IsPassing(e) && _time.GetElapsedTime(claimed) < _options.Lease && !stopping.IsCancellationRequested)
             {

@@ -8,7 +8,7 @@ namespace TicketFunctions.Hosting.AspNetCore;
 
 /// <summary>
 /// The framework's console log with a writer that nobody waits for: its own holds up whoever logs when it cannot keep up, and
-/// writes each line by itself. What comes too fast is lost and counted, errors excepted.
+/// writes each line by itself. What comes too fast is lost and counted, errors last.
 /// </summary>
 [ProviderAlias("Console")]
 public sealed class ConsoleLog : ILoggerProvider, ISupportExternalScope
@@ -75,7 +75,7 @@ public sealed class ConsoleLog : ILoggerProvider, ISupportExternalScope
     {
         lock (_gate)
         {
-            if (_waiting.WrittenCount > MaxWaiting && level < LogLevel.Error)
+            if (_waiting.WrittenCount > (level < LogLevel.Error ? MaxWaiting : 4 * MaxWaiting))
             {
                 _lost++;
                 return;
