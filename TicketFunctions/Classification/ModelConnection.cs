@@ -1,10 +1,10 @@
-using System.Runtime.CompilerServices;
 using System.Buffers;
 using System.ClientModel;
 using System.ClientModel.Primitives;
 using System.Diagnostics;
 using System.Net;
 using System.Net.Http.Headers;
+using System.Runtime.CompilerServices;
 using System.Text.Json;
 using Azure.Core;
 using Azure.Identity;
