@@ -17,23 +17,17 @@ internal sealed class StatementRunner(NpgsqlDataSource dataSource, string? role)
     /// </summary>
     private const string Limits = "select set_config('lock_timeout', @lockTimeout, true), set_config('statement_timeout', @statementTimeout, true)";
 
-    /// <summary>The same with the rights of a role, in the same way: a login that a pooler knows, and no more rights than needed.</summary>
-    /// <remarks>By itself set_config answers an unknown role with the code of a wrong value, which many things have.</remarks>
-    private const string LimitsOfRole = Limits + ", set_config('role', @role, true) where pg_has_role(@role, 'member') is not null";
-
     /// <summary>
-    /// One plan for each statement, whatever is in its arrays, and by index only. To plan takes longer than to run; and a plan that is
-    /// kept was made for tables that may have been empty then, where rows that are dead and not yet vacuumed away counted for nothing.
+    /// For gathered statements one plan each, whatever is in its arrays, and by index only. To plan takes longer than to run; and a plan
+    /// that is kept was made for tables that may have been empty then, where rows that are dead and not yet vacuumed away counted for nothing.
     /// </summary>
     private const string ByIndex =
-        """
-        select
-          set_config('plan_cache_mode', 'force_generic_plan', true),
-          set_config('enable_seqscan', 'off', true),
-          set_config('enable_bitmapscan', 'off', true),
-          set_config('enable_hashjoin', 'off', true),
-          set_config('enable_mergejoin', 'off', true)
-        """;
+        ", set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)"
+        + ", set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)";
+
+    /// <summary>And with the rights of a role, in the same way: a login that a pooler knows, and no more rights than needed.</summary>
+    /// <remarks>By itself set_config answers an unknown role with the code of a wrong value, which many things have.</remarks>
+    private const string OfRole = ", set_config('role', @role, true) where pg_has_role(@role, 'member') is not null";
 
     /// <summary>To prepare a statement takes a round trip on each connection: not worth it for a command that runs a few.</summary>
     private const int WorthPreparing = 20;
@@ -51,7 +45,7 @@ internal sealed class StatementRunner(NpgsqlDataSource dataSource, string? role)
             async (connection, attempt) =>
             {
                 await using var batch = new NpgsqlBatch(connection);
-                var limits = new NpgsqlBatchCommand(role is null ? Limits : LimitsOfRole);
+                var limits = new NpgsqlBatchCommand(role is null ? Limits + ByIndex : Limits + ByIndex + OfRole);
                 limits.Parameters.Add(new NpgsqlParameter<string>("lockTimeout", attempt.LockTimeout));
                 limits.Parameters.Add(new NpgsqlParameter<string>("statementTimeout", attempt.StatementTimeout));
                 if (role is not null)
@@ -60,7 +54,6 @@ internal sealed class StatementRunner(NpgsqlDataSource dataSource, string? role)
                 }
 
                 batch.BatchCommands.Add(limits);
-                batch.BatchCommands.Add(new NpgsqlBatchCommand(ByIndex));
                 foreach (var statement in statements(attempt.IsRepeated))
                 {
                     batch.BatchCommands.Add(statement);
@@ -72,7 +65,6 @@ internal sealed class StatementRunner(NpgsqlDataSource dataSource, string? role)
                 }
 
                 await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
-                await reader.NextResultAsync(cancellationToken);
                 await reader.NextResultAsync(cancellationToken);
                 var result = await read(reader);
 
@@ -130,7 +122,7 @@ internal sealed class StatementRunner(NpgsqlDataSource dataSource, string? role)
 
             // Zero is none, for us and for the server.
             var limit = TimeSpan.FromSeconds(commandTimeout ?? connection.CommandTimeout);
-            return await run(connection, new Attempt(isRepeated, Milliseconds(limit / 2), Milliseconds(limit * 0.75), role, (role is null ? Limits : LimitsOfRole) + ";\n"));
+            return await run(connection, new Attempt(isRepeated, Milliseconds(limit / 2), Milliseconds(limit * 0.75), role, (role is null ? Limits : Limits + OfRole) + ";\n"));
         }
         catch (Exception e) when (StorageFaults.Find(e) is { } fault)
         {
