@@ -47,14 +47,16 @@ public sealed partial class TicketStore
         )
         """;
 
-    private const string ClaimStatement =
-        $"""
+    private const string ClaimRows =
+        """
         with asked as (
           select *
           from unnest(@ids, @tokens, @expected) as asked (id, lease_token, expected)
         ),
-        free as (
-          select tickets.*, asked.lease_token, asked.expected, work.lease_token is not null as expired
+        ticket as (
+          select
+            tickets.id, tickets.description, tickets.category, tickets.sentiment, tickets.processed,
+            asked.lease_token, asked.expected, work.lease_token is not null as expired
           from asked
           join public.tickets on tickets.id = asked.id
           left join lateral (
@@ -63,29 +65,17 @@ public sealed partial class TicketStore
             where ticket_id = asked.id
             offset 0
           ) as work on true
-          where not @wait
-            and (not tickets.processed or tickets.id = any(@forced))
-            and (work.lease_token is null or work.lease_token = asked.lease_token or work.due_at <= now())
-          for no key update of tickets skip locked
-        ),
-        waited_for as (
-          select tickets.*, asked.lease_token, asked.expected, work.lease_token is not null as expired
-          from asked
-          join public.tickets on tickets.id = asked.id
-          left join lateral (
-            select lease_token, due_at
-            from public.ticket_work
-            where ticket_id = asked.id
-            offset 0
-          ) as work on true
-          where @wait
-            and (not tickets.processed or tickets.id = any(@forced))
+          where (not tickets.processed or tickets.id = any(@forced))
             and (work.lease_token is null or work.lease_token = asked.lease_token or work.due_at <= now())
           for no key update of tickets
+        """;
+
+    private const string ClaimLocked =
+        $"""
         ),
         hashed as materialized (
           select id, description, category, sentiment, processed, lease_token, expected, expired, row_number() over () as n, {TextSha256} as text_sha256
-          from (select * from free union all select * from waited_for) as ticket
+          from ticket
         ),
         lease as (
           select clock_timestamp() + @lease as until
@@ -119,6 +109,11 @@ public sealed partial class TicketStore
         select lease_token, null, true, null, null, null, null, null, null, null
         from locked
         """;
+
+    /// <summary>Two statements and not one that is told whether to wait: what it would not use would be set up each time all the same.</summary>
+    private const string ClaimAndPassOver = ClaimRows + " skip locked\n" + ClaimLocked;
+
+    private const string ClaimAndWait = ClaimRows + "\n" + ClaimLocked;
 
     /// <summary>From the oldest on. Only this finds rows of which nobody knows when they were created.</summary>
     private const string Fresh =
@@ -217,7 +212,7 @@ public sealed partial class TicketStore
         where work.lease_token = any(@earlierTokens)
         """;
 
-    private const string CompleteStatement =
+    private const string AnswerRows =
         """
         with answer as (
           select *
@@ -229,22 +224,15 @@ public sealed partial class TicketStore
             prompt_version, taxonomy_version, parameters, text_sha256, tokens_in, tokens_out, model_calls, latency_ms, served_model, cost, saved_tokens, saved_cost, calls, n
           )
         ),
-        free as (
-          select answer.*, tickets.created_at
-          from answer
-          join public.tickets on tickets.id = answer.id
-          where not @wait
-          for no key update of tickets skip locked
-        ),
-        waited_for as (
-          select answer.*, tickets.created_at
-          from answer
-          join public.tickets on tickets.id = answer.id
-          where @wait
-          for no key update of tickets
-        ),
         ticket as (
-          select * from free union all select * from waited_for
+          select answer.*, tickets.created_at
+          from answer
+          join public.tickets on tickets.id = answer.id
+          for no key update of tickets
+        """;
+
+    private const string CompleteLocked =
+        """
         ),
         owned as (
           select ticket.*, work.attempts
@@ -286,15 +274,10 @@ public sealed partial class TicketStore
           where ticket_id = any(array(select id from written))
             and lease_token = any(array(select lease_token from written))
         ),
-        ended as (
-          select text_sha256, lease_token from ticket
-          union all
-          select text_sha256, lease_token from answer where @wait
-        ),
         unlocked as (
           delete from public.ticket_text_locks
-          where text_sha256 = any(array(select text_sha256 from ended))
-            and lease_token = any(array(select lease_token from ended))
+          where text_sha256 = any(array(select text_sha256 from ticket))
+            and lease_token = any(array(select lease_token from ticket))
         )
         select n, 'seen' as step, null::float8 as first_after_seconds
         from ticket
@@ -306,6 +289,10 @@ public sealed partial class TicketStore
           then extract(epoch from clock_timestamp() - created_at)::float8 end
         from written
         """;
+
+    private const string CompleteAndPassOver = AnswerRows + " skip locked\n" + CompleteLocked;
+
+    private const string CompleteAndWait = AnswerRows + "\n" + CompleteLocked;
 
     private const string ClaimDueFromTheOldest = Fresh + ClaimFreshAndWaiting;
 
@@ -367,7 +354,7 @@ public sealed partial class TicketStore
         var rows = await _runner.RunAsync(
             _ =>
             [
-                new NpgsqlBatchCommand(ClaimStatement)
+                new NpgsqlBatchCommand(wait ? ClaimAndWait : ClaimAndPassOver)
                 {
                     Parameters =
                     {
@@ -376,7 +363,6 @@ public sealed partial class TicketStore
                         new NpgsqlParameter<byte[]?[]>("expected", Array.ConvertAll(asked, request => request.ExpectedSha256)),
                         new NpgsqlParameter<Guid[]>("forced", FindForced(asked)),
                         new NpgsqlParameter<Guid[]>("onlyDue", [.. asked.Where(request => request.OnlyDue).Select(request => request.Id)]),
-                        new NpgsqlParameter<bool>("wait", wait),
                         new NpgsqlParameter<TimeSpan>("lease", terms.Lease),
                         new NpgsqlParameter<int>("maxAttempts", terms.MaxAttempts),
                         new NpgsqlParameter<bool>("lockTexts", terms.Reusable.Count > 0),
@@ -514,11 +500,10 @@ public sealed partial class TicketStore
         return await _runner.RunAsync(
             _ =>
             [
-                new NpgsqlBatchCommand(CompleteStatement)
+                new NpgsqlBatchCommand(wait ? CompleteAndWait : CompleteAndPassOver)
                 {
                     Parameters =
                     {
-                        new NpgsqlParameter<bool>("wait", wait),
                         Column("ids", answer => answer.Ticket.Id),
                         Column("tokens", answer => answer.Ticket.LeaseToken),
                         Column("descriptions", answer => answer.Ticket.Description),

@@ -376,6 +376,9 @@ public sealed partial class TicketTriage : IDisposable
                 // Another worker took over after our lease, or our own write was committed and its receipt lost on the way.
                 Log.LeaseLost(_logger, ticket.Id);
                 await RecordFailureAsync(ticket, new FailedAttempt("lease_lost", "the lease had ended", decision.TextSha256, decision.Calls), claimed, stopping);
+
+                // If the ticket is gone, its text is still locked: until the lease ends, if this fails too.
+                await ((Task)GiveBackAsync(ticket, TimeSpan.Zero)).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
                 return new TriageResult.InProgress(TimeSpan.Zero);
         }
     }
