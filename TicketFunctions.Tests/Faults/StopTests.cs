@@ -1,8 +1,10 @@
 using System.Net;
 using System.Net.Http.Json;
 using System.Text.Json.Nodes;
+using Dapper;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
+using Npgsql;
 using TicketFunctions.Tests.Support;
 
 namespace TicketFunctions.Tests.Faults;
@@ -62,6 +64,41 @@ public sealed class StopTests
         holds.ForEach(hold => hold.Release());
         Assert.Equal(3, (await app.SweepAsync()).Labelled);
         Assert.Equal([1, 1, 1, 1, 1], await app.QueryAsync<int>("select attempts from ticket_decisions"));
+    }
+
+    [Fact]
+    public async Task A_worker_asked_to_stop_while_it_still_looks_around_answers_what_it_has_taken()
+    {
+        if (OperatingSystem.IsWindows())
+        {
+            // There is no SIGTERM to send.
+            return;
+        }
+
+        await using var app = await TicketApp.StartAsync();
+        await using var other = new NpgsqlConnection(app.ConnectionString);
+        await other.OpenAsync();
+        await using var transaction = await other.BeginTransactionAsync();
+        await other.ExecuteAsync("lock table supabase_migrations.schema_migrations in access exclusive mode");
+        await using var worker = await WorkerProcess.StartAsync(app, "worker", ("SweepSchedule", "0 0 0 1 1 *"));
+        await Eventually.TrueAsync(
+            async () => await app.QuerySingleAsync<int>(
+                "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'worker' and wait_event_type = 'Lock'") == 1,
+            "the worker looks for its migrations");
+        const string Text = "llega antes de que termine de arrancar";
+        var id = await app.AddTicketAsync(Text);
+        var hold = app.Model.Hold(Text);
+        var request = worker.PostAsync(id);
+        await hold.Arrived;
+
+        await worker.TerminateAsync();
+        var exited = worker.WaitForExitAsync(TimeSpan.FromSeconds(10));
+        await Eventually.TrueAsync(async () => await worker.PostAsync(id) is null, "the worker takes no more requests");
+        hold.Release();
+
+        Assert.Equal(HttpStatusCode.OK, await request);
+        Assert.Equal(0, await exited);
+        Assert.EndsWith("Stopped.", worker.Output, StringComparison.Ordinal);
     }
 
     [Fact]

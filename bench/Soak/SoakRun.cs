@@ -461,17 +461,18 @@ internal sealed class SoakRun : IAsyncDisposable
         Console.WriteLine($"Seed {_seed}: {_counts}");
         Console.WriteLine($"Answers: {string.Join(", ", _statuses.OrderBy(entry => entry.Key).Select(entry => $"{(int)entry.Key} × {entry.Value}"))}; none where the worker was gone.");
         Console.WriteLine($"Model: {_model.Calls} calls, {_model.FaultsGiven} of them met a fault, {_model.Answered} were answered; {findings}");
-        foreach (var violation in _violations)
-        {
-            Console.WriteLine($"VIOLATION {violation}");
-        }
-
         if (!_violations.IsEmpty)
         {
             for (var n = 0; n < Workers; n++)
             {
                 Console.WriteLine($"--- {NameOf(n)}\n{Tail(_workers[n]!)}");
             }
+        }
+
+        // Last, where whoever reads only the end of a log finds them.
+        foreach (var violation in _violations)
+        {
+            Console.WriteLine($"VIOLATION {violation}");
         }
 
         Console.WriteLine(_violations.IsEmpty ? "Verdict: zero violations." : $"Verdict: {_violations.Count} violations, seed {_seed}.");

@@ -30,7 +30,23 @@ internal static class ServeCommand
             await SampleTickets.InsertAsync(app.Services.GetRequiredService<NpgsqlDataSource>(), cancellationToken);
         }
 
-        await ListenAsync(app, cancellationToken);
+        await ListenAsync(app);
+        try
+        {
+            await IntroduceAsync(app, database, migrations, cancellationToken);
+        }
+        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        {
+            // It takes requests already: it stops like any service.
+        }
+
+        await app.WaitForShutdownAsync(cancellationToken);
+        Console.WriteLine("Stopped.");
+        return CommandLine.Success;
+    }
+
+    private static async Task IntroduceAsync(WebApplication app, LocalDatabase database, Migrations migrations, CancellationToken cancellationToken)
+    {
         var addresses = app.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()!.Addresses;
         PrintBanner(app, database, addresses);
         if (database.IsEmbedded)
@@ -43,16 +59,14 @@ internal static class ServeCommand
         }
 
         Console.WriteLine("Ctrl-C stops.");
-        await app.WaitForShutdownAsync(cancellationToken);
-        Console.WriteLine("Stopped.");
-        return CommandLine.Success;
     }
 
-    private static async Task ListenAsync(WebApplication app, CancellationToken cancellationToken)
+    /// <summary>Not interrupted: it takes a moment, and what is half started takes requests and is not stopped in order.</summary>
+    private static async Task ListenAsync(WebApplication app)
     {
         try
         {
-            await app.StartAsync(cancellationToken);
+            await app.StartAsync(CancellationToken.None);
         }
         catch (Exception e) when (e is InvalidOperationException or ArgumentException or FormatException or IOException)
         {
