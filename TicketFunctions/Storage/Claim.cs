@@ -6,10 +6,11 @@ namespace TicketFunctions.Storage;
 /// <param name="Id">The ticket.</param>
 /// <param name="LeaseToken">A new token, kept by the caller.</param>
 /// <param name="ExpectedSha256">The hash of the text that the ticket must have; null for any text.</param>
+/// <param name="ExpectedText">That text as the caller has it. Where it is the row's to the letter, the server need neither hash nor return it.</param>
 /// <param name="Force">Claim it even if it is processed or parked.</param>
 /// <param name="OnlyDue">Not while it waits for its next attempt.</param>
 /// <param name="ReuseAfter">Only decisions with a higher id are reused; 0 for all.</param>
-public sealed record ClaimRequest(Guid Id, Guid LeaseToken, byte[]? ExpectedSha256 = null, bool Force = false, bool OnlyDue = false, long ReuseAfter = 0)
+public sealed record ClaimRequest(Guid Id, Guid LeaseToken, byte[]? ExpectedSha256 = null, string? ExpectedText = null, bool Force = false, bool OnlyDue = false, long ReuseAfter = 0)
 {
     /// <summary>Whether both ask for the same.</summary>
     public bool IsLike(ClaimRequest other) =>

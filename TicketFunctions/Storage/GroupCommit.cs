@@ -1,3 +1,4 @@
+using System.Threading.Tasks.Sources;
 using Npgsql;
 
 namespace TicketFunctions.Storage;
@@ -20,8 +21,8 @@ internal sealed class GroupCommit<TItem, TResult>(
     /// <summary>Statements at once: one as long as each is done in time, more where the way to the database is long, or something holds one up.</summary>
     private const int MaxStatements = 4;
 
-    /// <summary>How long an item waits for the statement before it.</summary>
-    private static readonly TimeSpan MaxDelay = TimeSpan.FromMilliseconds(10);
+    /// <summary>How long an item waits for the statement before it: that takes a few milliseconds where the database is near.</summary>
+    private static readonly TimeSpan MaxDelay = TimeSpan.FromMilliseconds(25);
 
     /// <summary>How long an item waits to be sent alone: as long as a statement waits for a connection.</summary>
     private static readonly TimeSpan MaxWait = TimeSpan.FromSeconds(5);
@@ -32,7 +33,7 @@ internal sealed class GroupCommit<TItem, TResult>(
     private bool _isTimed;
     private int _running;
 
-    public Task<TResult> RunAsync(TItem item)
+    public ValueTask<TResult> RunAsync(TItem item)
     {
         var member = new Member(item);
         lock (_lock)
@@ -40,8 +41,8 @@ internal sealed class GroupCommit<TItem, TResult>(
             _waiting.Enqueue(member);
             if (_running > 0)
             {
-                LimitDelay();
-                return member.Task;
+                LimitDelay(MaxDelay);
+                return member.Result;
             }
 
             _running++;
@@ -49,44 +50,51 @@ internal sealed class GroupCommit<TItem, TResult>(
 
         // Not in line: what is in the thread pool's queue already may still come along.
         ThreadPool.UnsafeQueueUserWorkItem(static group => _ = group.DrainAsync(), this, preferLocal: false);
-        return member.Task;
+        return member.Result;
     }
 
     /// <summary>Sends a statement for this one only, which waits for locks.</summary>
-    public Task<TResult> RunAloneAsync(TItem item)
+    public ValueTask<TResult> RunAloneAsync(TItem item)
     {
         var member = new Member(item);
         _ = RunAloneAsync(member);
-        return member.Task;
+        return member.Result;
     }
 
     public void Dispose() => _timer?.Dispose();
 
-    private void StartAnother()
+    /// <summary>Starts another statement for what has waited for long.</summary>
+    private void SendOverdue()
     {
         lock (_lock)
         {
             _isTimed = false;
-            if (_waiting.Count == 0 || _running == MaxStatements)
+            if (!_waiting.TryPeek(out var oldest))
             {
                 return;
             }
 
+            var left = MaxDelay - TimeSpan.FromMilliseconds(Environment.TickCount64 - oldest.Since);
+            if (left > TimeSpan.Zero || _running == MaxStatements)
+            {
+                LimitDelay(left > TimeSpan.Zero ? left : MaxDelay);
+                return;
+            }
+
             _running++;
-            LimitDelay();
         }
 
         _ = DrainAsync();
     }
 
-    /// <summary>Has another statement started if those under way take long. Under the lock.</summary>
-    private void LimitDelay()
+    /// <summary>Has somebody look after what waits when this time is over. Under the lock.</summary>
+    private void LimitDelay(TimeSpan time)
     {
-        if (!_isTimed && _running < MaxStatements)
+        if (!_isTimed)
         {
             _isTimed = true;
-            _timer ??= new Timer(static group => ((GroupCommit<TItem, TResult>)group!).StartAnother(), this, Timeout.Infinite, Timeout.Infinite);
-            _timer.Change(MaxDelay, Timeout.InfiniteTimeSpan);
+            _timer ??= new Timer(static group => ((GroupCommit<TItem, TResult>)group!).SendOverdue(), this, Timeout.Infinite, Timeout.Infinite);
+            _timer.Change(time, Timeout.InfiniteTimeSpan);
         }
     }
 
@@ -119,7 +127,7 @@ internal sealed class GroupCommit<TItem, TResult>(
                 }
                 else
                 {
-                    members[i].SetResult(results[i]);
+                    members[i].SetResult(results[i], inLine: members.Length == 1);
                 }
             }
         }
@@ -141,6 +149,11 @@ internal sealed class GroupCommit<TItem, TResult>(
                 members[i] = _waiting.Dequeue();
             }
 
+            if (_waiting.Count > 0)
+            {
+                LimitDelay(MaxDelay);
+            }
+
             return members;
         }
     }
@@ -154,14 +167,17 @@ internal sealed class GroupCommit<TItem, TResult>(
                 throw new TimeoutException("Too many rows are locked by somebody else.");
             }
 
+            TResult result;
             try
             {
-                member.SetResult((await run([member.Item], true))[0]);
+                result = (await run([member.Item], true))[0];
             }
             finally
             {
                 alone.Release();
             }
+
+            member.SetResult(result, inLine: true);
         }
         catch (Exception e)
         {
@@ -169,8 +185,32 @@ internal sealed class GroupCommit<TItem, TResult>(
         }
     }
 
-    private sealed class Member(TItem item) : TaskCompletionSource<TResult>(TaskCreationOptions.RunContinuationsAsynchronously)
+    private sealed class Member(TItem item) : IValueTaskSource<TResult>
     {
+        private ManualResetValueTaskSourceCore<TResult> _core = new() { RunContinuationsAsynchronously = true };
+
         public TItem Item => item;
+
+        /// <summary>Since when it waits, by <see cref="Environment.TickCount64"/>.</summary>
+        public long Since { get; } = Environment.TickCount64;
+
+        public ValueTask<TResult> Result => new(this, _core.Version);
+
+        /// <param name="result">What came of it.</param>
+        /// <param name="inLine">Whoever waits goes on on this thread.</param>
+        public void SetResult(TResult result, bool inLine)
+        {
+            _core.RunContinuationsAsynchronously = !inLine;
+            _core.SetResult(result);
+        }
+
+        public void SetException(Exception fault) => _core.SetException(fault);
+
+        TResult IValueTaskSource<TResult>.GetResult(short token) => _core.GetResult(token);
+
+        ValueTaskSourceStatus IValueTaskSource<TResult>.GetStatus(short token) => _core.GetStatus(token);
+
+        void IValueTaskSource<TResult>.OnCompleted(Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags) =>
+            _core.OnCompleted(continuation, state, token, flags);
     }
 }

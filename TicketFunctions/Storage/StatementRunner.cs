@@ -22,12 +22,16 @@ internal sealed class StatementRunner(NpgsqlDataSource dataSource, string? role)
     /// that is kept was made for tables that may have been empty then, where rows that are dead and not yet vacuumed away counted for nothing.
     /// </summary>
     private const string ByIndex =
-        ", set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)"
+        Limits + ", set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)"
         + ", set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)";
 
     /// <summary>And with the rights of a role, in the same way: a login that a pooler knows, and no more rights than needed.</summary>
     /// <remarks>By itself set_config answers an unknown role with the code of a wrong value, which many things have.</remarks>
     private const string OfRole = ", set_config('role', @role, true) where pg_has_role(@role, 'member') is not null";
+
+    private static readonly Statement LimitsByIndex = new(ByIndex);
+
+    private static readonly Statement LimitsByIndexOfRole = new(ByIndex + OfRole);
 
     /// <summary>To prepare a statement takes a round trip on each connection: not worth it for a command that runs a few.</summary>
     private const int WorthPreparing = 20;
@@ -39,21 +43,15 @@ internal sealed class StatementRunner(NpgsqlDataSource dataSource, string? role)
     /// <param name="statements">Makes them; told whether they are sent again.</param>
     /// <param name="read">Reads their results, from the first one on.</param>
     /// <param name="cancellationToken">Gives up waiting.</param>
-    public Task<T> RunAsync<T>(
-        Func<bool, NpgsqlBatchCommand[]> statements, Func<NpgsqlDataReader, Task<T>> read, CancellationToken cancellationToken = default) =>
+    public Task<T> RunAsync<T>(Func<bool, NpgsqlBatchCommand[]> statements, Func<NpgsqlDataReader, T> read, CancellationToken cancellationToken = default) =>
         RunAsync(
             async (connection, attempt) =>
             {
                 await using var batch = new NpgsqlBatch(connection);
-                var limits = new NpgsqlBatchCommand(role is null ? Limits + ByIndex : Limits + ByIndex + OfRole);
-                limits.Parameters.Add(new NpgsqlParameter<string>("lockTimeout", attempt.LockTimeout));
-                limits.Parameters.Add(new NpgsqlParameter<string>("statementTimeout", attempt.StatementTimeout));
-                if (role is not null)
-                {
-                    limits.Parameters.Add(new NpgsqlParameter<string>("role", role));
-                }
-
-                batch.BatchCommands.Add(limits);
+                batch.BatchCommands.Add((role is null ? LimitsByIndex : LimitsByIndexOfRole).With(
+                    [new NpgsqlParameter<string>("lockTimeout", attempt.LockTimeout),
+                    new NpgsqlParameter<string>("statementTimeout", attempt.StatementTimeout),
+                    .. role is null ? Array.Empty<NpgsqlParameter>() : [new NpgsqlParameter<string>("role", role)]]));
                 foreach (var statement in statements(attempt.IsRepeated))
                 {
                     batch.BatchCommands.Add(statement);
@@ -65,11 +63,11 @@ internal sealed class StatementRunner(NpgsqlDataSource dataSource, string? role)
                 }
 
                 await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
-                await reader.NextResultAsync(cancellationToken);
-                var result = await read(reader);
+                reader.NextResult();
+                var result = read(reader);
 
                 // What fails at the commit fails here.
-                while (await reader.NextResultAsync(cancellationToken))
+                while (reader.NextResult())
                 {
                 }
 

@@ -51,12 +51,12 @@ public sealed partial class TicketStore
         """
         with asked as (
           select *
-          from unnest(@ids, @tokens, @expected) as asked (id, lease_token, expected)
+          from unnest(@ids, @tokens, @expected, @expectedTexts) as asked (id, lease_token, expected, expected_text)
         ),
         ticket as (
           select
             tickets.id, tickets.description, tickets.category, tickets.sentiment, tickets.processed,
-            asked.lease_token, asked.expected, work.lease_token is not null as expired
+            asked.lease_token, asked.expected, (tickets.description collate "C" = asked.expected_text) is true as is_same, work.lease_token is not null as expired
           from asked
           join public.tickets on tickets.id = asked.id
           left join lateral (
@@ -74,7 +74,9 @@ public sealed partial class TicketStore
         $"""
         ),
         hashed as materialized (
-          select id, description, category, sentiment, processed, lease_token, expected, expired, row_number() over () as n, {TextSha256} as text_sha256
+          select
+            id, description, category, sentiment, processed, lease_token, expected, is_same, expired, row_number() over () as n,
+            case when is_same then expected else {TextSha256} end as text_sha256
           from ticket
         ),
         lease as (
@@ -100,7 +102,9 @@ public sealed partial class TicketStore
           returning work.lease_token, work.attempts
         ),
         {LockTexts}
-        select lease_token, null as attempts, false as locked, id, description, text_sha256, expired, category, sentiment, processed
+        select
+          lease_token, null as attempts, false as locked, id, case when not is_same then description end as description, text_sha256, expired, category, sentiment,
+          processed
         from hashed
         union all
         select lease_token, attempts, false, null, null, null, null, null, null, null
@@ -111,9 +115,9 @@ public sealed partial class TicketStore
         """;
 
     /// <summary>Two statements and not one that is told whether to wait: what it would not use would be set up each time all the same.</summary>
-    private const string ClaimAndPassOver = ClaimRows + " skip locked\n" + ClaimLocked;
+    private static readonly Statement ClaimAndPassOver = new(ClaimRows + " skip locked\n" + ClaimLocked);
 
-    private const string ClaimAndWait = ClaimRows + "\n" + ClaimLocked;
+    private static readonly Statement ClaimAndWait = new(ClaimRows + "\n" + ClaimLocked);
 
     /// <summary>From the oldest on. Only this finds rows of which nobody knows when they were created.</summary>
     private const string Fresh =
@@ -290,16 +294,16 @@ public sealed partial class TicketStore
         from written
         """;
 
-    private const string CompleteAndPassOver = AnswerRows + " skip locked\n" + CompleteLocked;
+    private static readonly Statement CompleteAndPassOver = new(AnswerRows + " skip locked\n" + CompleteLocked);
 
-    private const string CompleteAndWait = AnswerRows + "\n" + CompleteLocked;
+    private static readonly Statement CompleteAndWait = new(AnswerRows + "\n" + CompleteLocked);
 
-    private const string ClaimDueFromTheOldest = Fresh + ClaimFreshAndWaiting;
+    private static readonly Statement ClaimDueFromTheOldest = new(Fresh + ClaimFreshAndWaiting);
 
-    private const string ClaimDueAfter = FreshAfter + ClaimFreshAndWaiting;
+    private static readonly Statement ClaimDueAfter = new(FreshAfter + ClaimFreshAndWaiting);
 
     /// <summary>The newest decision on each text that is as good as a new one.</summary>
-    private const string FindEarlierStatement =
+    private static readonly Statement FindEarlierStatement = new(
         """
         select asked.n, to_jsonb(earlier)::text
         from unnest(@hashes, @reuseAfter) with ordinality as asked (text_sha256, reuse_after, n)
@@ -327,7 +331,37 @@ public sealed partial class TicketStore
           order by id desc
           limit 1
         ) as earlier
-        """;
+        """);
+
+    private static readonly Statement FindStatesStatement = new(
+        $"""
+        select
+          tickets.id,
+          tickets.description,
+          tickets.category,
+          tickets.sentiment,
+          tickets.processed,
+          coalesce(work.lease_token is null and (work.parked_at is not null or work.attempts >= @maxAttempts)
+            or work.due_at <= now() and work.attempts >= @maxAttempts, false) as parked,
+          work.lease_token is not null as held,
+          extract(epoch from work.due_at - now())::float8 as due_in_seconds,
+          work.last_error,
+          origin.model,
+          origin.confidence,
+          case when not tickets.processed or tickets.id = any(@forced) then {TextSha256} end as text_sha256
+        from public.tickets
+        left join public.ticket_work as work on work.ticket_id = tickets.id
+        left join lateral (
+          select model, confidence
+          from public.ticket_decisions
+          where ticket_id = tickets.id
+            and category = tickets.category
+            and sentiment = tickets.sentiment
+          order by id desc
+          limit 1
+        ) as origin on tickets.processed
+        where tickets.id = any(@ids)
+        """);
 
     /// <summary>Claims tickets, each for its next attempt, and takes the locks on their texts.</summary>
     /// <param name="requests">Which.</param>
@@ -354,36 +388,37 @@ public sealed partial class TicketStore
         var rows = await _runner.RunAsync(
             _ =>
             [
-                new NpgsqlBatchCommand(wait ? ClaimAndWait : ClaimAndPassOver)
-                {
-                    Parameters =
-                    {
-                        new NpgsqlParameter<Guid[]>("ids", Array.ConvertAll(asked, request => request.Id)),
-                        new NpgsqlParameter<Guid[]>("tokens", Array.ConvertAll(asked, request => request.LeaseToken)),
-                        new NpgsqlParameter<byte[]?[]>("expected", Array.ConvertAll(asked, request => request.ExpectedSha256)),
-                        new NpgsqlParameter<Guid[]>("forced", FindForced(asked)),
-                        new NpgsqlParameter<Guid[]>("onlyDue", [.. asked.Where(request => request.OnlyDue).Select(request => request.Id)]),
-                        new NpgsqlParameter<TimeSpan>("lease", terms.Lease),
-                        new NpgsqlParameter<int>("maxAttempts", terms.MaxAttempts),
-                        new NpgsqlParameter<bool>("lockTexts", terms.Reusable.Count > 0),
-                    },
-                },
+                (wait ? ClaimAndWait : ClaimAndPassOver).With(
+                    new NpgsqlParameter<Guid[]>("ids", Array.ConvertAll(asked, request => request.Id)),
+                    new NpgsqlParameter<Guid[]>("tokens", Array.ConvertAll(asked, request => request.LeaseToken)),
+                    new NpgsqlParameter<byte[]?[]>("expected", Array.ConvertAll(asked, request => request.ExpectedSha256)),
+                    new NpgsqlParameter<string?[]>("expectedTexts", Array.ConvertAll(asked, request => request.ExpectedText)),
+                    new NpgsqlParameter<Guid[]>("forced", FindForced(asked)),
+                    new NpgsqlParameter<Guid[]>("onlyDue", [.. asked.Where(request => request.OnlyDue).Select(request => request.Id)]),
+                    new NpgsqlParameter<TimeSpan>("lease", terms.Lease),
+                    new NpgsqlParameter<int>("maxAttempts", terms.MaxAttempts),
+                    new NpgsqlParameter<bool>("lockTexts", terms.Reusable.Count > 0)),
                 FindEarlier(Array.ConvertAll(hinted, request => request.ExpectedSha256!), Array.ConvertAll(hinted, request => request.ReuseAfter), terms),
             ],
-            async reader =>
+            reader =>
             {
                 var rows = new Dictionary<Guid, ClaimedRow>(asked.Length);
-                while (await reader.ReadAsync())
+                while (reader.Read())
                 {
                     var row = ClaimedRow.Read(reader, rows);
+                    if (!reader.IsDBNull(3) && reader.IsDBNull(4))
+                    {
+                        row.Description = firsts[row.Id].ExpectedText!;
+                    }
+
                     if (!reader.IsDBNull(9) && reader.GetBoolean(9))
                     {
                         row.Previous = new Labels(reader.GetString(7), reader.GetString(8));
                     }
                 }
 
-                await reader.NextResultAsync();
-                var earlier = await ReadEarlierAsync(reader);
+                reader.NextResult();
+                var earlier = ReadEarlier(reader);
                 for (var i = 0; i < hinted.Length; i++)
                 {
                     if (rows.TryGetValue(hinted[i].LeaseToken, out var row) && row.IsLocked)
@@ -431,31 +466,29 @@ public sealed partial class TicketStore
         var rows = await _runner.RunAsync(
             isRepeated =>
             {
-                var statement = new NpgsqlBatchCommand(after is null ? ClaimDueFromTheOldest : ClaimDueAfter)
+                List<NpgsqlParameter> parameters =
+                [
+                    new NpgsqlParameter<int>("limit", limit),
+                    new NpgsqlParameter<int>("waitingLimit", withWaiting ? limit : 0),
+                    new NpgsqlParameter<Guid[]>("tokens", isRepeated ? tokens[limit..] : tokens[..limit]),
+                    new NpgsqlParameter<Guid[]>("earlierTokens", isRepeated ? tokens[..limit] : []),
+                    new NpgsqlParameter<TimeSpan>("lease", terms.Lease),
+                    new NpgsqlParameter<int>("maxAttempts", terms.MaxAttempts),
+                    new NpgsqlParameter<bool>("lockTexts", terms.Reusable.Count > 0),
+                ];
+                if (after is not { } place)
                 {
-                    Parameters =
-                    {
-                        new NpgsqlParameter<int>("limit", limit),
-                        new NpgsqlParameter<int>("waitingLimit", withWaiting ? limit : 0),
-                        new NpgsqlParameter<Guid[]>("tokens", isRepeated ? tokens[limit..] : tokens[..limit]),
-                        new NpgsqlParameter<Guid[]>("earlierTokens", isRepeated ? tokens[..limit] : []),
-                        new NpgsqlParameter<TimeSpan>("lease", terms.Lease),
-                        new NpgsqlParameter<int>("maxAttempts", terms.MaxAttempts),
-                        new NpgsqlParameter<bool>("lockTexts", terms.Reusable.Count > 0),
-                    },
-                };
-                if (after is { } place)
-                {
-                    statement.Parameters.Add(new NpgsqlParameter<DateTime>("createdAt", place.CreatedAt));
-                    statement.Parameters.Add(new NpgsqlParameter<Guid>("id", place.Id));
+                    return [ClaimDueFromTheOldest.With([.. parameters])];
                 }
 
-                return [statement];
+                parameters.Add(new NpgsqlParameter<DateTime>("createdAt", place.CreatedAt));
+                parameters.Add(new NpgsqlParameter<Guid>("id", place.Id));
+                return [ClaimDueAfter.With([.. parameters])];
             },
-            async reader =>
+            reader =>
             {
                 var rows = new Dictionary<Guid, ClaimedRow>(limit);
-                while (await reader.ReadAsync())
+                while (reader.Read())
                 {
                     var row = ClaimedRow.Read(reader, rows);
                     if (!reader.IsDBNull(7))
@@ -500,44 +533,39 @@ public sealed partial class TicketStore
         return await _runner.RunAsync(
             _ =>
             [
-                new NpgsqlBatchCommand(wait ? CompleteAndWait : CompleteAndPassOver)
-                {
-                    Parameters =
-                    {
-                        Column("ids", answer => answer.Ticket.Id),
-                        Column("tokens", answer => answer.Ticket.LeaseToken),
-                        Column("descriptions", answer => answer.Ticket.Description),
-                        Column("previousCategories", answer => answer.Ticket.Previous?.Category),
-                        Column("previousSentiments", answer => answer.Ticket.Previous?.Sentiment),
-                        Column("categories", answer => answer.Decision.Labels.Category),
-                        Column("sentiments", answer => answer.Decision.Labels.Sentiment),
-                        Column("confidences", answer => answer.Decision.Confidence),
-                        Column("needReviews", answer => answer.Decision.NeedsReview),
-                        Column("sources", answer => answer.Decision.Source),
-                        Column("providers", answer => answer.Decision.Identity.Provider),
-                        Column("models", answer => answer.Decision.Identity.Model),
-                        Column("promptVersions", answer => answer.Decision.Identity.PromptVersion),
-                        Column("taxonomyVersions", answer => answer.Decision.Identity.TaxonomyVersion),
-                        Column("parameters", answer => answer.Decision.Identity.Parameters),
-                        Column("hashes", answer => answer.Decision.TextSha256),
-                        Column("tokensIn", answer => answer.Decision.Usage.TokensIn),
-                        Column("tokensOut", answer => answer.Decision.Usage.TokensOut),
-                        Column("modelCalls", answer => answer.Decision.Calls.Count),
-                        Column("latenciesMs", answer => (int)answer.Decision.Latency.TotalMilliseconds),
-                        Column("servedModels", answer => answer.Decision.ServedModel),
-                        Column("costs", answer => answer.Decision.Usage.Cost),
-                        Column("savedTokens", answer => answer.Decision.Reused?.SavedTokens),
-                        Column("savedCosts", answer => answer.Decision.Reused?.SavedCost),
-                        Column("calls", answer => CallRecords.ToJson(answer.Decision.Calls)),
-                    },
-                },
+                (wait ? CompleteAndWait : CompleteAndPassOver).With(
+                    Column("ids", answer => answer.Ticket.Id),
+                    Column("tokens", answer => answer.Ticket.LeaseToken),
+                    Column("descriptions", answer => answer.Ticket.Description),
+                    Column("previousCategories", answer => answer.Ticket.Previous?.Category),
+                    Column("previousSentiments", answer => answer.Ticket.Previous?.Sentiment),
+                    Column("categories", answer => answer.Decision.Labels.Category),
+                    Column("sentiments", answer => answer.Decision.Labels.Sentiment),
+                    Column("confidences", answer => answer.Decision.Confidence),
+                    Column("needReviews", answer => answer.Decision.NeedsReview),
+                    Column("sources", answer => answer.Decision.Source),
+                    Column("providers", answer => answer.Decision.Identity.Provider),
+                    Column("models", answer => answer.Decision.Identity.Model),
+                    Column("promptVersions", answer => answer.Decision.Identity.PromptVersion),
+                    Column("taxonomyVersions", answer => answer.Decision.Identity.TaxonomyVersion),
+                    Column("parameters", answer => answer.Decision.Identity.Parameters),
+                    Column("hashes", answer => answer.Decision.TextSha256),
+                    Column("tokensIn", answer => answer.Decision.Usage.TokensIn),
+                    Column("tokensOut", answer => answer.Decision.Usage.TokensOut),
+                    Column("modelCalls", answer => answer.Decision.Calls.Count),
+                    Column("latenciesMs", answer => (int)answer.Decision.Latency.TotalMilliseconds),
+                    Column("servedModels", answer => answer.Decision.ServedModel),
+                    Column("costs", answer => answer.Decision.Usage.Cost),
+                    Column("savedTokens", answer => answer.Decision.Reused?.SavedTokens),
+                    Column("savedCosts", answer => answer.Decision.Reused?.SavedCost),
+                    Column("calls", answer => CallRecords.ToJson(answer.Decision.Calls))),
             ],
-            async reader =>
+            reader =>
             {
                 // Who waited for a row and got none: it was deleted.
                 var statuses = new WriteStatus[answers.Count];
                 Array.Fill(statuses, wait ? WriteStatus.LeaseLost : WriteStatus.PassedOver);
-                while (await reader.ReadAsync())
+                while (reader.Read())
                 {
                     // The rows of a later step come later.
                     var i = (int)reader.GetInt64(0) - 1;
@@ -573,48 +601,15 @@ public sealed partial class TicketStore
         await _runner.RunAsync(
             _ =>
             [
-                new NpgsqlBatchCommand(
-                    $"""
-                    select
-                      tickets.id,
-                      tickets.description,
-                      tickets.category,
-                      tickets.sentiment,
-                      tickets.processed,
-                      coalesce(work.lease_token is null and (work.parked_at is not null or work.attempts >= @maxAttempts)
-                        or work.due_at <= now() and work.attempts >= @maxAttempts, false) as parked,
-                      work.lease_token is not null as held,
-                      extract(epoch from work.due_at - now())::float8 as due_in_seconds,
-                      work.last_error,
-                      origin.model,
-                      origin.confidence,
-                      case when not tickets.processed or tickets.id = any(@forced) then {TextSha256} end as text_sha256
-                    from public.tickets
-                    left join public.ticket_work as work on work.ticket_id = tickets.id
-                    left join lateral (
-                      select model, confidence
-                      from public.ticket_decisions
-                      where ticket_id = tickets.id
-                        and category = tickets.category
-                        and sentiment = tickets.sentiment
-                      order by id desc
-                      limit 1
-                    ) as origin on tickets.processed
-                    where tickets.id = any(@ids)
-                    """)
-                {
-                    Parameters =
-                    {
-                        new NpgsqlParameter<Guid[]>("ids", Array.ConvertAll(requests, request => request.Id)),
-                        new NpgsqlParameter<Guid[]>("forced", FindForced(requests)),
-                        new NpgsqlParameter<int>("maxAttempts", terms.MaxAttempts),
-                    },
-                },
+                FindStatesStatement.With(
+                    new NpgsqlParameter<Guid[]>("ids", Array.ConvertAll(requests, request => request.Id)),
+                    new NpgsqlParameter<Guid[]>("forced", FindForced(requests)),
+                    new NpgsqlParameter<int>("maxAttempts", terms.MaxAttempts)),
             ],
-            async reader =>
+            reader =>
             {
                 var states = new Dictionary<Guid, TicketState>(requests.Length);
-                while (await reader.ReadAsync())
+                while (reader.Read())
                 {
                     states[reader.GetGuid(0)] = new TicketState(
                         reader.GetString(1),
@@ -658,7 +653,7 @@ public sealed partial class TicketStore
                 // After the locks, and so with a later snapshot: whoever gets the lock that went with the commit of a decision sees that decision.
                 var earlier = await _runner.RunAsync(
                     _ => [FindEarlier(Array.ConvertAll(open, claim => rows[claim.LeaseToken].TextSha256), Array.ConvertAll(open, claim => claim.ReuseAfter), terms)],
-                    ReadEarlierAsync);
+                    ReadEarlier);
                 for (var i = 0; i < open.Length; i++)
                 {
                     rows[open[i].LeaseToken].Turn = new TextLock(Owned: true, Locked: true, earlier.GetValueOrDefault(i));
@@ -675,24 +670,19 @@ public sealed partial class TicketStore
             claim => rows[claim.LeaseToken] is var row ? new ClaimedTicket(row.Id, row.Description, claim.LeaseToken, row.Attempts!.Value, row.TextSha256, row.Previous, row.Turn) : null!);
     }
 
-    private static NpgsqlBatchCommand FindEarlier(byte[][] hashes, long[] reuseAfter, ClaimTerms terms) => new(FindEarlierStatement)
-    {
-        Parameters =
-        {
-            new NpgsqlParameter<byte[][]>("hashes", hashes),
-            new NpgsqlParameter<long[]>("reuseAfter", reuseAfter),
-            new NpgsqlParameter<string[]>("providers", terms.Providers),
-            new NpgsqlParameter<string[]>("models", terms.Models),
-            new NpgsqlParameter<string[]>("promptVersions", terms.PromptVersions),
-            new NpgsqlParameter<string[]>("taxonomyVersions", terms.TaxonomyVersions),
-        },
-    };
+    private static NpgsqlBatchCommand FindEarlier(byte[][] hashes, long[] reuseAfter, ClaimTerms terms) => FindEarlierStatement.With(
+        new NpgsqlParameter<byte[][]>("hashes", hashes),
+        new NpgsqlParameter<long[]>("reuseAfter", reuseAfter),
+        new NpgsqlParameter<string[]>("providers", terms.Providers),
+        new NpgsqlParameter<string[]>("models", terms.Models),
+        new NpgsqlParameter<string[]>("promptVersions", terms.PromptVersions),
+        new NpgsqlParameter<string[]>("taxonomyVersions", terms.TaxonomyVersions));
 
     /// <returns>The decisions by the places of their texts.</returns>
-    private static async Task<Dictionary<int, EarlierDecision>> ReadEarlierAsync(NpgsqlDataReader reader)
+    private static Dictionary<int, EarlierDecision> ReadEarlier(NpgsqlDataReader reader)
     {
         var earlier = new Dictionary<int, EarlierDecision>();
-        while (await reader.ReadAsync())
+        while (reader.Read())
         {
             earlier[(int)reader.GetInt64(0) - 1] = JsonSerializer.Deserialize<EarlierDecision>(reader.GetString(1), SnakeCase)!;
         }
@@ -708,7 +698,7 @@ public sealed partial class TicketStore
     {
         public Guid Id { get; private set; }
 
-        public string Description { get; private set; } = "";
+        public string Description { get; set; } = "";
 
         public byte[] TextSha256 { get; private set; } = [];
 
@@ -740,7 +730,7 @@ public sealed partial class TicketStore
             if (!reader.IsDBNull(3))
             {
                 row.Id = reader.GetGuid(3);
-                row.Description = reader.GetString(4);
+                row.Description = reader.IsDBNull(4) ? "" : reader.GetString(4);
                 row.TextSha256 = reader.GetFieldValue<byte[]>(5);
                 row.IsExpired = reader.GetBoolean(6);
             }

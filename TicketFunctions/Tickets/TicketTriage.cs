@@ -120,7 +120,7 @@ public sealed partial class TicketTriage : IDisposable
 
             // What was forced is not forced again: by then the labels are somebody else's later ones.
             // And who lost the ticket does not try it before its time: it may have been his own failure that was written.
-            var claim = await _claims.RunAsync(new ClaimRequest(id, Guid.NewGuid(), expected, force && round == 1, OnlyDue: round > 1));
+            var claim = await _claims.RunAsync(new ClaimRequest(id, Guid.NewGuid(), expected, expected is null ? null : expectedText, force && round == 1, OnlyDue: round > 1));
             if (Mismatches(claim.Description))
             {
                 if (claim is Claim.Held unwanted)
@@ -455,12 +455,12 @@ public sealed partial class TicketTriage : IDisposable
     {
         if (failure.Calls.Count > 0)
         {
-            await WritePersistentlyAsync(_ => _store.RecordFailureAsync(ticket, failure, CancellationToken.None), claimed, stopping);
+            await WritePersistentlyAsync(_ => new ValueTask<int>(_store.RecordFailureAsync(ticket, failure, CancellationToken.None)), claimed, stopping);
         }
     }
 
     /// <summary>What was paid is worth trying for as long as the ticket is ours. Repeating is safe: the lease token is good for one write.</summary>
-    private async Task<T> WritePersistentlyAsync<T>(Func<bool, Task<T>> write, long claimed, CancellationToken stopping)
+    private async Task<T> WritePersistentlyAsync<T>(Func<bool, ValueTask<T>> write, long claimed, CancellationToken stopping)
     {
         for (var attempt = 1; ; attempt++)
         {
