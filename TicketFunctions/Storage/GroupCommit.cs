@@ -21,8 +21,14 @@ internal sealed class GroupCommit<TItem, TResult>(
     /// <summary>Statements at once: one as long as each is done in time, more where the way to the database is long, or something holds one up.</summary>
     private const int MaxStatements = 4;
 
-    /// <summary>How long an item waits for the statement before it: that takes a few milliseconds where the database is near.</summary>
-    private static readonly TimeSpan MaxDelay = TimeSpan.FromMilliseconds(25);
+    /// <summary>Items for which a statement is worth its while, so that patient ones wait for no more.</summary>
+    private const int Enough = 64;
+
+    /// <summary>Milliseconds that an item waits for the statement before it: that takes a few where the database is near.</summary>
+    private const int MaxDelay = 25;
+
+    /// <summary>Milliseconds that a patient item waits for others while no statement is on its way.</summary>
+    private const int Patience = 10;
 
     /// <summary>How long an item waits to be sent alone: as long as a statement waits for a connection.</summary>
     private static readonly TimeSpan MaxWait = TimeSpan.FromSeconds(5);
@@ -30,18 +36,22 @@ internal sealed class GroupCommit<TItem, TResult>(
     private readonly Lock _lock = new();
     private readonly Queue<Member> _waiting = new();
     private Timer? _timer;
-    private bool _isTimed;
+    private long? _timedFor;
+    private int _hurried;
     private int _running;
 
-    public ValueTask<TResult> RunAsync(TItem item)
+    /// <param name="item">What is asked.</param>
+    /// <param name="isPatient">Nobody waits for what comes of it: it may wait a moment for others.</param>
+    public ValueTask<TResult> RunAsync(TItem item, bool isPatient = false)
     {
-        var member = new Member(item);
+        var member = new Member(item, isPatient);
         lock (_lock)
         {
             _waiting.Enqueue(member);
-            if (_running > 0)
+            _hurried += isPatient ? 0 : 1;
+            if (_running > 0 || MayWait())
             {
-                LimitDelay(MaxDelay);
+                LimitDelay(FindLimit());
                 return member.Result;
             }
 
@@ -63,21 +73,20 @@ internal sealed class GroupCommit<TItem, TResult>(
 
     public void Dispose() => _timer?.Dispose();
 
-    /// <summary>Starts another statement for what has waited for long.</summary>
+    /// <summary>Starts a statement for what has waited for long.</summary>
     private void SendOverdue()
     {
         lock (_lock)
         {
-            _isTimed = false;
-            if (!_waiting.TryPeek(out var oldest))
+            _timedFor = null;
+            if (_waiting.Count == 0)
             {
                 return;
             }
 
-            var left = MaxDelay - TimeSpan.FromMilliseconds(Environment.TickCount64 - oldest.Since);
-            if (left > TimeSpan.Zero || _running == MaxStatements)
+            if (FindLimit() > Environment.TickCount64 || _running == MaxStatements)
             {
-                LimitDelay(left > TimeSpan.Zero ? left : MaxDelay);
+                LimitDelay(Math.Max(FindLimit(), Environment.TickCount64 + 1));
                 return;
             }
 
@@ -87,14 +96,20 @@ internal sealed class GroupCommit<TItem, TResult>(
         _ = DrainAsync();
     }
 
-    /// <summary>Has somebody look after what waits when this time is over. Under the lock.</summary>
-    private void LimitDelay(TimeSpan time)
+    /// <summary>Whether all that waits is patient, too little, and young. Under the lock.</summary>
+    private bool MayWait() => _hurried == 0 && _waiting.Count < Enough && _waiting.TryPeek(out var oldest) && oldest.Since + Patience > Environment.TickCount64;
+
+    /// <summary>Until when the oldest item that waits may wait. Under the lock.</summary>
+    private long FindLimit() => _waiting.Peek().Since + (_running > 0 ? MaxDelay : Patience);
+
+    /// <summary>Has somebody look after what waits then. Under the lock.</summary>
+    private void LimitDelay(long limit)
     {
-        if (!_isTimed)
+        if (_timedFor is null || limit < _timedFor)
         {
-            _isTimed = true;
+            _timedFor = limit;
             _timer ??= new Timer(static group => ((GroupCommit<TItem, TResult>)group!).SendOverdue(), this, Timeout.Infinite, Timeout.Infinite);
-            _timer.Change(time, Timeout.InfiniteTimeSpan);
+            _timer.Change(Math.Max(0, limit - Environment.TickCount64), Timeout.Infinite);
         }
     }
 
@@ -137,9 +152,14 @@ internal sealed class GroupCommit<TItem, TResult>(
     {
         lock (_lock)
         {
-            if (_waiting.Count == 0)
+            if (_waiting.Count == 0 || MayWait())
             {
                 _running--;
+                if (_waiting.Count > 0)
+                {
+                    LimitDelay(FindLimit());
+                }
+
                 return null;
             }
 
@@ -147,11 +167,12 @@ internal sealed class GroupCommit<TItem, TResult>(
             for (var i = 0; i < members.Length; i++)
             {
                 members[i] = _waiting.Dequeue();
+                _hurried -= members[i].IsPatient ? 0 : 1;
             }
 
             if (_waiting.Count > 0)
             {
-                LimitDelay(MaxDelay);
+                LimitDelay(FindLimit());
             }
 
             return members;
@@ -185,11 +206,13 @@ internal sealed class GroupCommit<TItem, TResult>(
         }
     }
 
-    private sealed class Member(TItem item) : IValueTaskSource<TResult>
+    private sealed class Member(TItem item, bool isPatient = false) : IValueTaskSource<TResult>
     {
         private ManualResetValueTaskSourceCore<TResult> _core = new() { RunContinuationsAsynchronously = true };
 
         public TItem Item => item;
+
+        public bool IsPatient => isPatient;
 
         /// <summary>Since when it waits, by <see cref="Environment.TickCount64"/>.</summary>
         public long Since { get; } = Environment.TickCount64;

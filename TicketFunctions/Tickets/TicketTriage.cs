@@ -194,7 +194,7 @@ public sealed partial class TicketTriage : IDisposable
     /// <param name="stopping">The process stops: the ticket is given back.</param>
     /// <param name="force">Ask the model even if the same text was decided before.</param>
     /// <param name="reuseAfter">Only decisions with a higher id are reused; 0 for all.</param>
-    /// <param name="answered">Told that the models have been asked; what came of it is still to be written.</param>
+    /// <param name="answered">Told that the models have been asked; what came of it is still to be written, with others if some come in a moment. Null when somebody waits for the ticket.</param>
     public async Task<TriageResult> ProcessClaimedAsync(
         ClaimedTicket ticket, CancellationToken stopping, bool force = false, long reuseAfter = 0, Action? answered = null)
     {
@@ -238,7 +238,7 @@ public sealed partial class TicketTriage : IDisposable
 
             if (turn.Earlier is { } earlier && !force)
             {
-                return await CompleteAsync(ticket, Reuse(earlier, textSha256, _time.GetElapsedTime(started)), started, stopping);
+                return await CompleteAsync(ticket, Reuse(earlier, textSha256, _time.GetElapsedTime(started)), isPatient: answered is not null, started, stopping);
             }
 
             if (!turn.Locked && !force)
@@ -274,6 +274,7 @@ public sealed partial class TicketTriage : IDisposable
                         labelled.NeedsReview,
                         labelled.Calls,
                         _time.GetElapsedTime(started)),
+                    isPatient: answered is not null,
                     started,
                     stopping),
                 ClassificationResult.Failed failed => await FailAsync(ticket, textSha256, failed, started, stopping),
@@ -342,14 +343,14 @@ public sealed partial class TicketTriage : IDisposable
         return ticket.WasProcessed ? new TriageResult.NotForced(FailureKind.BudgetSpent, wait) : new TriageResult.RetryLater(FailureKind.BudgetSpent, wait);
     }
 
-    private async Task<TriageResult> CompleteAsync(ClaimedTicket ticket, Decision decision, long claimed, CancellationToken stopping)
+    private async Task<TriageResult> CompleteAsync(ClaimedTicket ticket, Decision decision, bool isPatient, long claimed, CancellationToken stopping)
     {
         WriteStatus status;
         try
         {
             // What failed once is not sent again among others.
             status = await WritePersistentlyAsync(
-                isRepeated => isRepeated ? _completions.RunAloneAsync((ticket, decision)) : _completions.RunAsync((ticket, decision)), claimed, stopping);
+                isRepeated => isRepeated ? _completions.RunAloneAsync((ticket, decision)) : _completions.RunAsync((ticket, decision), isPatient), claimed, stopping);
         }
         catch (PostgresException e) when (!StorageFaults.IsPassing(e))
         {
