@@ -2,6 +2,7 @@ using System.Net;
 using System.Security.Cryptography;
 using System.Text;
 using Dapper;
+using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Options;
 using Npgsql;
 using TicketFunctions.Storage;
@@ -100,6 +101,43 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
         Assert.Empty(app.Model.CallsFor("otro texto"));
     }
 
+    [Fact]
+    public async Task Claims_of_one_ticket_at_once_by_texts_that_differ_to_the_letter_get_the_row_s_text_and_a_hash_of_it()
+    {
+        const string Text = "el mismo, con otras letras";
+        var hash = SHA256.HashData(Encoding.UTF8.GetBytes(Text));
+        var store = app.Services.GetRequiredService<TicketStore>();
+        var terms = app.Services.GetRequiredService<TicketTriage>().Terms;
+        var ids = new[] { await app.AddTicketAsync(Text), await app.AddTicketAsync($" {Text}") };
+        var requests = ids.SelectMany(id => new[]
+        {
+            new ClaimRequest(id, Guid.NewGuid(), hash, Text),
+            new ClaimRequest(id, Guid.NewGuid(), hash, $"{Text} "),
+            new ClaimRequest(id, Guid.NewGuid(), SHA256.HashData("otro"u8), "otro"),
+        }).ToList();
+
+        var claims = await store.ClaimAsync(requests, terms, wait: true);
+
+        Assert.Equal([Text, $" {Text}"], new[] { claims[0], claims[3] }.Select(claim => Assert.IsType<Claim.Held>(claim).Ticket.Description));
+        Assert.All([claims[0], claims[3]], claim => Assert.Equal(hash, ((Claim.Held)claim).Ticket.TextSha256));
+        Assert.Equal([Text, $" {Text}"], new[] { claims[1], claims[4] }.Select(claim => Assert.IsType<Claim.InProgress>(claim).Description));
+        Assert.All([claims[2], claims[5]], claim => Assert.IsType<Claim.PassedOver>(claim));
+    }
+
+    [Fact]
+    public async Task A_forced_claim_by_the_text_that_the_row_has_to_the_letter_gets_its_text_and_its_labels()
+    {
+        const string Text = "forzado, a la letra";
+        var id = await app.AddTicketAsync(Text);
+        await app.ExecuteAsync("update tickets set category = 'Comercial', sentiment = 'Positivo', processed = true where id = @id", new { id });
+        var request = new ClaimRequest(id, Guid.NewGuid(), SHA256.HashData(Encoding.UTF8.GetBytes(Text)), Text, Force: true);
+
+        var claim = (await app.Services.GetRequiredService<TicketStore>().ClaimAsync([request], app.Services.GetRequiredService<TicketTriage>().Terms, wait: true))[0];
+
+        var ticket = Assert.IsType<Claim.Held>(claim).Ticket;
+        Assert.Equal((Text, new Labels("Comercial", "Positivo")), (ticket.Description, ticket.Previous));
+    }
+
     /// <summary>Marks that came with Unicode 15: which of two goes first is not known to Postgres 15, and nothing to do with the ticket.</summary>
     [Theory]
     [InlineData("a\U0001E4EC\U0001E4EE nuevo")]
@@ -114,6 +152,9 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
         Assert.Equal(HttpStatusCode.OK, (await app.ProcessAsync(id, text)).StatusCode);
         Assert.Equal(SHA256.HashData(Encoding.UTF8.GetBytes(TicketText.Normalize(text))), await app.QuerySingleAsync<byte[]>("select text_sha256 from ticket_decisions where ticket_id = @id", new { id }));
         Assert.Equal("reused", await app.FindSourceAsync(await app.AddTicketAsync($" {text}")));
+
+        // Not the row's to the letter: here the server's hash is compared.
+        Assert.Equal(HttpStatusCode.OK, (await app.ProcessAsync(await app.AddTicketAsync($"  {text}"), text)).StatusCode);
         Assert.Single(app.Model.CallsFor(TicketText.Normalize(text)));
     }
 

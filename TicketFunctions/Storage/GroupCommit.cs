@@ -5,24 +5,22 @@ namespace TicketFunctions.Storage;
 
 /// <summary>
 /// Gathers what comes while a statement is on its way into the next one: one round trip and one commit for all.
-/// Nobody waits while none is on its way, nor for a slow one, and one member's fault is not the others'.
+/// None waits while no statement is on its way, but for a moment the patient ones; none for a slow one; and one member's fault is not the others'.
 /// </summary>
 /// <typeparam name="TItem">What is asked.</typeparam>
 /// <typeparam name="TResult">What comes of it.</typeparam>
 /// <param name="run">Runs one statement for all. Told to wait for rows that somebody has locked, or to pass them over.</param>
 /// <param name="isPassedOver">Tells what came of an item that was passed over: it is sent again, alone.</param>
+/// <param name="enough">Items for which a statement is worth its while: patient ones do not wait for more.</param>
 /// <param name="alone">Places for statements for one, of all groups: each may wait for a lock, and together they must leave connections for the others.</param>
 internal sealed class GroupCommit<TItem, TResult>(
-    Func<IReadOnlyList<TItem>, bool, Task<TResult[]>> run, Func<TResult, bool> isPassedOver, SemaphoreSlim alone) : IDisposable
+    Func<IReadOnlyList<TItem>, bool, Task<TResult[]>> run, Func<TResult, bool> isPassedOver, int enough, SemaphoreSlim alone) : IDisposable
 {
     /// <summary>Items in one statement at most.</summary>
     private const int MaxMembers = 256;
 
     /// <summary>Statements at once: one as long as each is done in time, more where the way to the database is long, or something holds one up.</summary>
     private const int MaxStatements = 4;
-
-    /// <summary>Items for which a statement is worth its while, so that patient ones wait for no more.</summary>
-    private const int Enough = 64;
 
     /// <summary>Milliseconds that an item waits for the statement before it: that takes a few where the database is near.</summary>
     private const int MaxDelay = 25;
@@ -41,7 +39,7 @@ internal sealed class GroupCommit<TItem, TResult>(
     private int _running;
 
     /// <param name="item">What is asked.</param>
-    /// <param name="isPatient">Nobody waits for what comes of it: it may wait a moment for others.</param>
+    /// <param name="isPatient">No client waits for what comes of it: it may wait a moment for others.</param>
     public ValueTask<TResult> RunAsync(TItem item, bool isPatient = false)
     {
         var member = new Member(item, isPatient);
@@ -84,9 +82,9 @@ internal sealed class GroupCommit<TItem, TResult>(
                 return;
             }
 
-            if (FindLimit() > Environment.TickCount64 || _running == MaxStatements)
+            if (FindLimit() > Environment.TickCount64)
             {
-                LimitDelay(Math.Max(FindLimit(), Environment.TickCount64 + 1));
+                LimitDelay(FindLimit());
                 return;
             }
 
@@ -97,7 +95,7 @@ internal sealed class GroupCommit<TItem, TResult>(
     }
 
     /// <summary>Whether all that waits is patient, too little, and young. Under the lock.</summary>
-    private bool MayWait() => _hurried == 0 && _waiting.Count < Enough && _waiting.TryPeek(out var oldest) && oldest.Since + Patience > Environment.TickCount64;
+    private bool MayWait() => _hurried == 0 && _waiting.Count < enough && _waiting.TryPeek(out var oldest) && oldest.Since + Patience > Environment.TickCount64;
 
     /// <summary>Until when the oldest item that waits may wait. Under the lock.</summary>
     private long FindLimit() => _waiting.Peek().Since + (_running > 0 ? MaxDelay : Patience);
@@ -105,7 +103,8 @@ internal sealed class GroupCommit<TItem, TResult>(
     /// <summary>Has somebody look after what waits then. Under the lock.</summary>
     private void LimitDelay(long limit)
     {
-        if (_timedFor is null || limit < _timedFor)
+        // With all places taken, whichever statement ends next takes what waits.
+        if (_running < MaxStatements && (_timedFor is null || limit < _timedFor))
         {
             _timedFor = limit;
             _timer ??= new Timer(static group => ((GroupCommit<TItem, TResult>)group!).SendOverdue(), this, Timeout.Infinite, Timeout.Infinite);
@@ -134,6 +133,8 @@ internal sealed class GroupCommit<TItem, TResult>(
                 continue;
             }
 
+            // A single one goes on right here, where no other waits for this thread.
+            var isLast = members.Length == 1 && EndIfIdle();
             for (var i = 0; i < members.Length; i++)
             {
                 if (isPassedOver(results[i]))
@@ -142,9 +143,34 @@ internal sealed class GroupCommit<TItem, TResult>(
                 }
                 else
                 {
-                    members[i].SetResult(results[i], inLine: members.Length == 1);
+                    members[i].SetResult(results[i], inLine: isLast);
                 }
             }
+
+            if (isLast)
+            {
+                return;
+            }
+        }
+    }
+
+    /// <summary>Ends this line of statements when there is nothing for it to do.</summary>
+    private bool EndIfIdle()
+    {
+        lock (_lock)
+        {
+            if (_waiting.Count > 0 && !MayWait())
+            {
+                return false;
+            }
+
+            _running--;
+            if (_waiting.Count > 0)
+            {
+                LimitDelay(FindLimit());
+            }
+
+            return true;
         }
     }
 
@@ -152,14 +178,8 @@ internal sealed class GroupCommit<TItem, TResult>(
     {
         lock (_lock)
         {
-            if (_waiting.Count == 0 || MayWait())
+            if (EndIfIdle())
             {
-                _running--;
-                if (_waiting.Count > 0)
-                {
-                    LimitDelay(FindLimit());
-                }
-
                 return null;
             }
 

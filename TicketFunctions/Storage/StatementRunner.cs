@@ -43,7 +43,7 @@ internal sealed class StatementRunner(NpgsqlDataSource dataSource, string? role)
     /// <param name="statements">Makes them; told whether they are sent again.</param>
     /// <param name="read">Reads their results, from the first one on.</param>
     /// <param name="cancellationToken">Gives up waiting.</param>
-    public Task<T> RunAsync<T>(Func<bool, NpgsqlBatchCommand[]> statements, Func<NpgsqlDataReader, T> read, CancellationToken cancellationToken = default) =>
+    public Task<T> RunAsync<T>(Func<bool, NpgsqlBatchCommand[]> statements, Func<NpgsqlDataReader, Task<T>> read, CancellationToken cancellationToken = default) =>
         RunAsync(
             async (connection, attempt) =>
             {
@@ -63,11 +63,11 @@ internal sealed class StatementRunner(NpgsqlDataSource dataSource, string? role)
                 }
 
                 await using var reader = await batch.ExecuteReaderAsync(cancellationToken);
-                reader.NextResult();
-                var result = read(reader);
+                await reader.NextResultAsync(cancellationToken);
+                var result = await read(reader);
 
                 // What fails at the commit fails here.
-                while (reader.NextResult())
+                while (await reader.NextResultAsync(cancellationToken))
                 {
                 }
 

@@ -1,3 +1,4 @@
+using System.Text;
 using System.Text.Json;
 using Npgsql;
 using TicketFunctions.Classification;
@@ -56,7 +57,9 @@ public sealed partial class TicketStore
         ticket as (
           select
             tickets.id, tickets.description, tickets.category, tickets.sentiment, tickets.processed,
-            asked.lease_token, asked.expected, (tickets.description collate "C" = asked.expected_text) is true as is_same, work.lease_token is not null as expired
+            asked.lease_token, asked.expected, (
+              asked.expected is not null and convert_to(tickets.description, 'UTF8') = asked.expected_text
+            ) is true as is_same, work.lease_token is not null as expired
           from asked
           join public.tickets on tickets.id = asked.id
           left join lateral (
@@ -392,7 +395,7 @@ public sealed partial class TicketStore
                     new NpgsqlParameter<Guid[]>("ids", Array.ConvertAll(asked, request => request.Id)),
                     new NpgsqlParameter<Guid[]>("tokens", Array.ConvertAll(asked, request => request.LeaseToken)),
                     new NpgsqlParameter<byte[]?[]>("expected", Array.ConvertAll(asked, request => request.ExpectedSha256)),
-                    new NpgsqlParameter<string?[]>("expectedTexts", Array.ConvertAll(asked, request => request.ExpectedText)),
+                    new NpgsqlParameter<byte[]?[]>("expectedTexts", Array.ConvertAll(asked, request => request.ExpectedText is { } text ? Encoding.UTF8.GetBytes(text) : null)),
                     new NpgsqlParameter<Guid[]>("forced", FindForced(asked)),
                     new NpgsqlParameter<Guid[]>("onlyDue", [.. asked.Where(request => request.OnlyDue).Select(request => request.Id)]),
                     new NpgsqlParameter<TimeSpan>("lease", terms.Lease),
@@ -400,10 +403,10 @@ public sealed partial class TicketStore
                     new NpgsqlParameter<bool>("lockTexts", terms.Reusable.Count > 0)),
                 FindEarlier(Array.ConvertAll(hinted, request => request.ExpectedSha256!), Array.ConvertAll(hinted, request => request.ReuseAfter), terms),
             ],
-            reader =>
+            async reader =>
             {
                 var rows = new Dictionary<Guid, ClaimedRow>(asked.Length);
-                while (reader.Read())
+                while (await reader.ReadAsync())
                 {
                     var row = ClaimedRow.Read(reader, rows);
                     if (!reader.IsDBNull(3) && reader.IsDBNull(4))
@@ -417,8 +420,8 @@ public sealed partial class TicketStore
                     }
                 }
 
-                reader.NextResult();
-                var earlier = ReadEarlier(reader);
+                await reader.NextResultAsync();
+                var earlier = await ReadEarlierAsync(reader);
                 for (var i = 0; i < hinted.Length; i++)
                 {
                     if (rows.TryGetValue(hinted[i].LeaseToken, out var row) && row.IsLocked)
@@ -485,10 +488,10 @@ public sealed partial class TicketStore
                 parameters.Add(new NpgsqlParameter<Guid>("id", place.Id));
                 return [ClaimDueAfter.With([.. parameters])];
             },
-            reader =>
+            async reader =>
             {
                 var rows = new Dictionary<Guid, ClaimedRow>(limit);
-                while (reader.Read())
+                while (await reader.ReadAsync())
                 {
                     var row = ClaimedRow.Read(reader, rows);
                     if (!reader.IsDBNull(7))
@@ -560,12 +563,12 @@ public sealed partial class TicketStore
                     Column("savedCosts", answer => answer.Decision.Reused?.SavedCost),
                     Column("calls", answer => CallRecords.ToJson(answer.Decision.Calls))),
             ],
-            reader =>
+            async reader =>
             {
                 // Who waited for a row and got none: it was deleted.
                 var statuses = new WriteStatus[answers.Count];
                 Array.Fill(statuses, wait ? WriteStatus.LeaseLost : WriteStatus.PassedOver);
-                while (reader.Read())
+                while (await reader.ReadAsync())
                 {
                     // The rows of a later step come later.
                     var i = (int)reader.GetInt64(0) - 1;
@@ -606,10 +609,10 @@ public sealed partial class TicketStore
                     new NpgsqlParameter<Guid[]>("forced", FindForced(requests)),
                     new NpgsqlParameter<int>("maxAttempts", terms.MaxAttempts)),
             ],
-            reader =>
+            async reader =>
             {
                 var states = new Dictionary<Guid, TicketState>(requests.Length);
-                while (reader.Read())
+                while (await reader.ReadAsync())
                 {
                     states[reader.GetGuid(0)] = new TicketState(
                         reader.GetString(1),
@@ -653,7 +656,7 @@ public sealed partial class TicketStore
                 // After the locks, and so with a later snapshot: whoever gets the lock that went with the commit of a decision sees that decision.
                 var earlier = await _runner.RunAsync(
                     _ => [FindEarlier(Array.ConvertAll(open, claim => rows[claim.LeaseToken].TextSha256), Array.ConvertAll(open, claim => claim.ReuseAfter), terms)],
-                    ReadEarlier);
+                    ReadEarlierAsync);
                 for (var i = 0; i < open.Length; i++)
                 {
                     rows[open[i].LeaseToken].Turn = new TextLock(Owned: true, Locked: true, earlier.GetValueOrDefault(i));
@@ -679,10 +682,10 @@ public sealed partial class TicketStore
         new NpgsqlParameter<string[]>("taxonomyVersions", terms.TaxonomyVersions));
 
     /// <returns>The decisions by the places of their texts.</returns>
-    private static Dictionary<int, EarlierDecision> ReadEarlier(NpgsqlDataReader reader)
+    private static async Task<Dictionary<int, EarlierDecision>> ReadEarlierAsync(NpgsqlDataReader reader)
     {
         var earlier = new Dictionary<int, EarlierDecision>();
-        while (reader.Read())
+        while (await reader.ReadAsync())
         {
             earlier[(int)reader.GetInt64(0) - 1] = JsonSerializer.Deserialize<EarlierDecision>(reader.GetString(1), SnakeCase)!;
         }

@@ -81,12 +81,12 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
                 },
                 FindEarlier([textSha256], [reuseAfter], terms),
             ],
-            reader =>
+            async reader =>
             {
-                reader.Read();
+                await reader.ReadAsync(cancellationToken);
                 var (owned, locked) = (reader.GetBoolean(0), reader.GetBoolean(1));
-                reader.NextResult();
-                return new TextLock(owned, locked, ReadEarlier(reader).GetValueOrDefault(0));
+                await reader.NextResultAsync(cancellationToken);
+                return new TextLock(owned, locked, (await ReadEarlierAsync(reader)).GetValueOrDefault(0));
             },
             cancellationToken);
 

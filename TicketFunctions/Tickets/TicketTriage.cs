@@ -73,6 +73,7 @@ public sealed partial class TicketTriage : IDisposable
         ITicketClassifier classifier,
         Spending spending,
         IOptions<TriageOptions> options,
+        IOptions<SweepOptions> sweepOptions,
         IOptions<ModelOptions> modelOptions,
         TimeProvider time,
         ILogger<TicketTriage> logger)
@@ -90,8 +91,8 @@ public sealed partial class TicketTriage : IDisposable
         // The baseline's decisions are not worth waiting for: they cost nothing.
         Terms = new ClaimTerms(_options.Lease, _options.MaxAttempts, [.. classifier.Identities.Where(identity => identity.Source == "model")]);
         _alone = new SemaphoreSlim(Math.Max(1, store.MaxConnections / 4));
-        _claims = new((requests, wait) => store.ClaimAsync(requests, Terms, wait), claim => claim is Claim.PassedOver, _alone);
-        _completions = new(store.CompleteAsync, status => status == WriteStatus.PassedOver, _alone);
+        _claims = new((requests, wait) => store.ClaimAsync(requests, Terms, wait), claim => claim is Claim.PassedOver, enough: 1, _alone);
+        _completions = new(store.CompleteAsync, status => status == WriteStatus.PassedOver, enough: Math.Min(64, sweepOptions.Value.Concurrency), _alone);
     }
 
     /// <summary>How long a claimed ticket may wait before its attempt begins: that must still fit into the lease.</summary>
@@ -238,7 +239,7 @@ public sealed partial class TicketTriage : IDisposable
 
             if (turn.Earlier is { } earlier && !force)
             {
-                return await CompleteAsync(ticket, Reuse(earlier, textSha256, _time.GetElapsedTime(started)), isPatient: answered is not null, started, stopping);
+                return await CompleteAsync(ticket, Reuse(earlier, textSha256, _time.GetElapsedTime(started)), isPatient: false, started, stopping);
             }
 
             if (!turn.Locked && !force)

@@ -24,7 +24,8 @@ internal static class CommandServices
         return host;
     }
 
-    private sealed class NoLifetime : IHostLifetime
+    /// <summary>Signals are the command line's business: it cancels what runs.</summary>
+    internal sealed class NoLifetime : IHostLifetime
     {
         public Task WaitForStartAsync(CancellationToken cancellationToken) => Task.CompletedTask;
 

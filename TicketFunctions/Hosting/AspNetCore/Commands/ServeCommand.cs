@@ -21,7 +21,7 @@ internal static class ServeCommand
 
     public static async Task<int> RunAsync(CancellationToken cancellationToken)
     {
-        await using var app = PlainHost.Build();
+        await using var app = PlainHost.Build(configure: services => services.AddSingleton<IHostLifetime, CommandServices.NoLifetime>());
         await using var database = await LocalDatabase.OpenAsync(app.Services, cancellationToken);
         var migrations = app.Services.GetRequiredService<Migrations>();
         if (database.IsEmbedded)
