@@ -195,7 +195,7 @@ public sealed partial class TicketTriage : IDisposable
     /// <param name="stopping">The process stops: the ticket is given back.</param>
     /// <param name="force">Ask the model even if the same text was decided before.</param>
     /// <param name="reuseAfter">Only decisions with a higher id are reused; 0 for all.</param>
-    /// <param name="answered">Told that the models have been asked; what came of it is still to be written, with others if some come in a moment. Null when somebody waits for the ticket.</param>
+    /// <param name="answered">Told that there are labels, which are still to be written, with others if some come in a moment. Null when a client waits for the ticket.</param>
     public async Task<TriageResult> ProcessClaimedAsync(
         ClaimedTicket ticket, CancellationToken stopping, bool force = false, long reuseAfter = 0, Action? answered = null)
     {
@@ -259,7 +259,12 @@ public sealed partial class TicketTriage : IDisposable
             isAsked = true;
             var result = await _classifier.ClassifyAsync(TicketText.Clip(text), stopping);
             _spending.Add(result.Calls);
-            answered?.Invoke();
+            if (result is ClassificationResult.Labelled)
+            {
+                // Not after a failure: who counts those must not have asked many more in the meantime.
+                answered?.Invoke();
+            }
+
             return result switch
             {
                 // It stands in where there are no labels; those there are may be a model's.
