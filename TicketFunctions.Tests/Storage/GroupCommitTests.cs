@@ -76,6 +76,27 @@ public sealed class GroupCommitTests : IDisposable
         results.AddRange(Enumerable.Range(4, 300).Select(i => _group.RunAsync(i).AsTask()));
         Assert.Equal([[0], [1], [2], [3]], hanging.Select(statement => statement.Items));
 
+        // In the meantime another group has started four one after the other, each when its item had waited: so a fifth would have been here.
+        using var alone = new SemaphoreSlim(1);
+        using var clock = new BlockingCollection<int>();
+        var never = new TaskCompletionSource<int[]>();
+        using var other = new GroupCommit<int, int>(
+            (items, _) =>
+            {
+                clock.Add(items[0]);
+                return never.Task;
+            },
+            _ => false,
+            enough: 8,
+            alone);
+        for (var i = 0; i < 4; i++)
+        {
+            _ = other.RunAsync(i).AsTask();
+            Assert.True(clock.TryTake(out _, Limit));
+        }
+
+        Assert.Empty(_sent);
+
         // Nothing but its end makes room for another one.
         hanging[2].End.SetResult([.. hanging[2].Items]);
         var next = Take();
