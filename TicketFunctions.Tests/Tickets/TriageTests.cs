@@ -713,8 +713,12 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
     public async Task When_all_connections_are_taken_others_wait_a_bounded_time_and_then_are_told_to_come_back()
     {
         await using var small = await TicketApp.StartAsync(("ConnectionStrings__Tickets", "Maximum Pool Size=1;Timeout=1"));
-        var (locked, free, other) = await AddLockedAndFreeAsync(small);
-        await using var holder = other;
+        var locked = await small.AddTicketAsync("alguien lo tiene bloqueado");
+        var free = await small.AddTicketAsync("nadie lo tiene");
+        await using var other = new NpgsqlConnection(small.ConnectionString);
+        await other.OpenAsync();
+        await using var transaction = await other.BeginTransactionAsync();
+        await other.ExecuteAsync("select from tickets where id = @locked for update", new { locked });
 
         var blocked = small.ProcessAsync(locked);
         await WaitUntilBlockedAsync(1, small);
@@ -722,7 +726,7 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
         await refused.AssertProblemAsync(503, "storage-unavailable");
         Assert.NotNull(refused.Headers.RetryAfter);
 
-        await other.ExecuteAsync("rollback");
+        await transaction.RollbackAsync();
         Assert.Equal(HttpStatusCode.OK, (await blocked).StatusCode);
         Assert.Equal(HttpStatusCode.OK, (await small.ProcessAsync(free)).StatusCode);
         Assert.Equal(2, small.Model.Calls.Count);
@@ -732,27 +736,19 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
     public async Task Requests_for_a_ticket_that_somebody_has_locked_leave_connections_for_the_others()
     {
         await using var small = await TicketApp.StartAsync(("ConnectionStrings__Tickets", "Maximum Pool Size=4;Timeout=1"));
-        var (locked, free, other) = await AddLockedAndFreeAsync(small);
-        await using var holder = other;
+        var locked = await small.AddTicketAsync("alguien lo tiene bloqueado");
+        var free = await small.AddTicketAsync("nadie lo tiene");
+        await using var other = new NpgsqlConnection(small.ConnectionString);
+        await other.OpenAsync();
+        await using var transaction = await other.BeginTransactionAsync();
+        await other.ExecuteAsync("select from tickets where id = @locked for update", new { locked });
 
         var blocked = Enumerable.Range(0, 8).Select(_ => small.ProcessAsync(locked)).ToList();
         await WaitUntilBlockedAsync(1, small);
         Assert.Equal(HttpStatusCode.OK, (await small.ProcessAsync(free)).StatusCode);
 
-        await other.ExecuteAsync("rollback");
+        await transaction.RollbackAsync();
         Assert.All(await Task.WhenAll(blocked), answer => Assert.True(answer.StatusCode is HttpStatusCode.OK or HttpStatusCode.Conflict, $"{answer.StatusCode}"));
-    }
-
-    /// <returns>A ticket whose row somebody has locked, one that nobody has, and the connection that holds the lock.</returns>
-    private static async Task<(Guid Locked, Guid Free, NpgsqlConnection Other)> AddLockedAndFreeAsync(TicketApp app)
-    {
-        var locked = await app.AddTicketAsync("alguien lo tiene bloqueado");
-        var free = await app.AddTicketAsync("nadie lo tiene");
-        var other = new NpgsqlConnection(app.ConnectionString);
-        await other.OpenAsync();
-        await other.ExecuteAsync("begin");
-        await other.ExecuteAsync("select from tickets where id = @locked for update", new { locked });
-        return (locked, free, other);
     }
 
     private static string Hash(string text) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)));
