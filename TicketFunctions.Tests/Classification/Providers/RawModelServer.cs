@@ -21,6 +21,8 @@ public sealed class RawModelServer : IAsyncDisposable
     public RawModelServer(Func<RawCall, Task> script)
     {
         _default = script;
+        // Else the system holds megabytes that nobody has read, more when it is busy; accepted sockets inherit it.
+        _listener.Server.SendBufferSize = 64 * 1024;
         _listener.Start();
         _accepting = AcceptAsync();
     }
