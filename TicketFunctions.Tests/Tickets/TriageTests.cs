@@ -713,12 +713,8 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
     public async Task When_all_connections_are_taken_others_wait_a_bounded_time_and_then_are_told_to_come_back()
     {
         await using var small = await TicketApp.StartAsync(("ConnectionStrings__Tickets", "Maximum Pool Size=1;Timeout=1"));
-        var locked = await small.AddTicketAsync("alguien lo tiene bloqueado");
-        var free = await small.AddTicketAsync("nadie lo tiene");
         await using var other = new NpgsqlConnection(small.ConnectionString);
-        await other.OpenAsync();
-        await using var transaction = await other.BeginTransactionAsync();
-        await other.ExecuteAsync("select from tickets where id = @locked for update", new { locked });
+        var (locked, free, transaction) = await AddLockedAndFreeAsync(small, other);
 
         var blocked = small.ProcessAsync(locked);
         await WaitUntilBlockedAsync(1, small);
@@ -736,12 +732,8 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
     public async Task Requests_for_a_ticket_that_somebody_has_locked_leave_connections_for_the_others()
     {
         await using var small = await TicketApp.StartAsync(("ConnectionStrings__Tickets", "Maximum Pool Size=4;Timeout=1"));
-        var locked = await small.AddTicketAsync("alguien lo tiene bloqueado");
-        var free = await small.AddTicketAsync("nadie lo tiene");
         await using var other = new NpgsqlConnection(small.ConnectionString);
-        await other.OpenAsync();
-        await using var transaction = await other.BeginTransactionAsync();
-        await other.ExecuteAsync("select from tickets where id = @locked for update", new { locked });
+        var (locked, free, transaction) = await AddLockedAndFreeAsync(small, other);
 
         var blocked = Enumerable.Range(0, 8).Select(_ => small.ProcessAsync(locked)).ToList();
         await WaitUntilBlockedAsync(1, small);
@@ -749,6 +741,17 @@ public sealed class TriageTests(TicketApp app) : IClassFixture<TicketApp>, IAsyn
 
         await transaction.RollbackAsync();
         Assert.All(await Task.WhenAll(blocked), answer => Assert.True(answer.StatusCode is HttpStatusCode.OK or HttpStatusCode.Conflict, $"{answer.StatusCode}"));
+    }
+
+    /// <returns>A ticket whose row <paramref name="other"/> has locked, one that nobody has, and the transaction that holds the lock.</returns>
+    private static async Task<(Guid Locked, Guid Free, NpgsqlTransaction Lock)> AddLockedAndFreeAsync(TicketApp app, NpgsqlConnection other)
+    {
+        var locked = await app.AddTicketAsync("alguien lo tiene bloqueado");
+        var free = await app.AddTicketAsync("nadie lo tiene");
+        await other.OpenAsync();
+        var transaction = await other.BeginTransactionAsync();
+        await other.ExecuteAsync("select from tickets where id = @locked for update", new { locked });
+        return (locked, free, transaction);
     }
 
     private static string Hash(string text) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)));
