@@ -5,6 +5,7 @@ using Dapper;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Options;
 using Npgsql;
+using TicketFunctions.Classification;
 using TicketFunctions.Storage;
 using TicketFunctions.Tests.Support;
 using TicketFunctions.Tickets;
@@ -41,6 +42,56 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
             """));
         Assert.Equal((0, 0), await app.QuerySingleAsync<(int, int)>("select (select count(*) from ticket_work), (select count(*) from ticket_text_locks)"));
         Assert.InRange(await app.QuerySingleAsync<int>("select count(distinct xmin::text) from ticket_decisions where ticket_id = any(@ids)", new { ids }), 1, Many / 2);
+    }
+
+    [Fact]
+    public async Task Decisions_of_several_models_in_one_statement_are_recorded_each_with_its_own_evidence_also_past_one_that_is_stale()
+    {
+        var ids = await AddManyAsync("de varios modelos");
+        var store = app.Services.GetRequiredService<TicketStore>();
+        var requests = ids.Select(id => new ClaimRequest(id, Guid.NewGuid())).ToList();
+        var claims = await store.ClaimAsync(requests, app.Services.GetRequiredService<TicketTriage>().Terms, wait: true);
+        var answers = claims.Select((claim, i) => (Assert.IsType<Claim.Held>(claim).Ticket, Decide(((Claim.Held)claim).Ticket, i))).ToList();
+        await app.ExecuteAsync("update tickets set description = 'cambiado entretanto' where id = @id", new { id = ids[4] });
+
+        var statuses = await store.CompleteAsync(answers, wait: false);
+
+        Assert.Equal(ids.Select((_, i) => i == 4 ? WriteStatus.Stale : WriteStatus.Written), statuses);
+        Assert.Empty(await app.ReadDecisionsAsync(ids[4]));
+        foreach (var (ticket, decision) in answers.Where((_, i) => i != 4))
+        {
+            var row = Assert.Single(await app.ReadDecisionsAsync(ticket.Id))!;
+            Assert.Equal(
+                (decision.Source, decision.Identity.Model, decision.Identity.Parameters, decision.ServedModel, decision.Usage.TokensIn, decision.Usage.Cost, decision.Confidence, decision.NeedsReview),
+                ((string?)row["source"], (string?)row["model"], row["parameters"]!.ToJsonString(), (string?)row["served_model"], (int?)row["tokens_in"], (decimal?)row["cost"], (float?)row["confidence"], (bool)row["needs_review"]!));
+            Assert.Equal(
+                (decision.Calls.Count, (int)decision.Latency.TotalMilliseconds, decision.Reused?.SavedTokens, decision.Reused?.SavedCost),
+                ((int)row["model_calls"]!, (int)row["latency_ms"]!, (int?)row["saved_tokens"], (decimal?)row["saved_cost"]));
+            Assert.Equal(decision.Calls.Select(call => call.TokensIn), row["calls"]!.AsArray().Select(call => (int?)call!["tokens_in"]));
+        }
+
+        static Decision Decide(ClaimedTicket ticket, int i)
+        {
+            var identity = new ClassifierIdentity("model", "stub", $"modelo-{i % 3}", "prompt-1", "taxonomy-1", $$"""{"seed":{{i % 4}}}""");
+            var labels = new Labels("Tecnico", "Negativo");
+            return i % 5 == 1
+                ? new Decision(labels, identity, ticket.TextSha256, null, i % 2 == 0, [], TimeSpan.FromMilliseconds(i), new EarlierDecision
+                {
+                    Category = "Tecnico",
+                    Sentiment = "Negativo",
+                    Provider = "stub",
+                    Model = identity.Model,
+                    PromptVersion = "prompt-1",
+                    TaxonomyVersion = "taxonomy-1",
+                    ServedModel = i % 2 == 0 ? null : "servido",
+                    SavedTokens = i,
+                    SavedCost = i / 4m,
+                })
+                : new Decision(
+                    labels, identity, ticket.TextSha256, i % 7 == 0 ? null : i / 64f, i % 2 == 0,
+                    [ScriptedClassifier.Call(identity.Model, tokensIn: i, cost: i % 3 == 0 ? null : i / 8m), .. i % 6 == 0 ? [ScriptedClassifier.Call(identity.Model, CallOutcome.Unparseable, tokensIn: null)] : Array.Empty<CallRecord>()],
+                    TimeSpan.FromMilliseconds(i));
+        }
     }
 
     [Fact]

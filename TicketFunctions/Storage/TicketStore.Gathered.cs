@@ -1,6 +1,7 @@
 using System.Text;
 using System.Text.Json;
 using Npgsql;
+using NpgsqlTypes;
 using TicketFunctions.Classification;
 using TicketFunctions.Tickets;
 
@@ -219,16 +220,18 @@ public sealed partial class TicketStore
         where work.lease_token = any(@earlierTokens)
         """;
 
+    /// <summary>
+    /// Only what the steps need goes from one to the next, as a row of every step is a copy. What is only recorded is taken from its
+    /// array at the end, and what the decisions have in common is there once for each decider.
+    /// </summary>
     private const string AnswerRows =
         """
         with answer as (
           select *
           from unnest(
-            @ids, @tokens, @descriptions, @previousCategories, @previousSentiments, @categories, @sentiments, @confidences, @needReviews, @sources, @providers, @models,
-            @promptVersions, @taxonomyVersions, @parameters, @hashes, @tokensIn, @tokensOut, @modelCalls, @latenciesMs, @servedModels, @costs, @savedTokens, @savedCosts, @calls
+            @ids, @tokens, @descriptions, @previousCategories, @previousSentiments, @categories, @sentiments, @hashes, @deciders
           ) with ordinality as answer (
-            id, lease_token, description, previous_category, previous_sentiment, category, sentiment, confidence, needs_review, source, provider, model,
-            prompt_version, taxonomy_version, parameters, text_sha256, tokens_in, tokens_out, model_calls, latency_ms, served_model, cost, saved_tokens, saved_cost, calls, n
+            id, lease_token, description, previous_category, previous_sentiment, category, sentiment, text_sha256, decider, n
           )
         ),
         ticket as (
@@ -271,15 +274,15 @@ public sealed partial class TicketStore
             served_model, cost, saved_tokens, saved_cost, calls
           )
           select
-            id, category, sentiment, confidence, needs_review, source, provider, model, prompt_version,
-            taxonomy_version, parameters::jsonb, text_sha256, tokens_in, tokens_out, model_calls, latency_ms, attempts,
-            served_model, cost, saved_tokens, saved_cost, calls::jsonb
+            id, category, sentiment, (@confidences)[n], (@needReviews)[n], (@sources)[decider], (@providers)[decider], (@models)[decider], (@promptVersions)[decider],
+            (@taxonomyVersions)[decider], (@parameters)[decider], text_sha256, (@tokensIn)[n], (@tokensOut)[n], (@modelCalls)[n], (@latenciesMs)[n], attempts,
+            (@servedModels)[decider], (@costs)[n], (@savedTokens)[n], (@savedCosts)[n], (@calls)[n]
           from written
         ),
         released as (
+          -- Ours, and locked by us.
           delete from public.ticket_work
           where ticket_id = any(array(select id from written))
-            and lease_token = any(array(select lease_token from written))
         ),
         unlocked as (
           delete from public.ticket_text_locks
@@ -533,6 +536,21 @@ public sealed partial class TicketStore
     /// <returns>What came of each, in their order.</returns>
     public async Task<WriteStatus[]> CompleteAsync(IReadOnlyList<(ClaimedTicket Ticket, Decision Decision)> answers, bool wait)
     {
+        // Most decisions of a moment are one model's, asked in one way.
+        List<(string Source, string? ServedModel, ClassifierIdentity Identity)> deciders = [];
+        var places = new int[answers.Count];
+        for (var i = 0; i < places.Length; i++)
+        {
+            var decision = answers[i].Decision;
+            var decider = (decision.Source, decision.ServedModel, decision.Identity);
+            if (!deciders.Contains(decider))
+            {
+                deciders.Add(decider);
+            }
+
+            places[i] = deciders.IndexOf(decider) + 1;
+        }
+
         return await _runner.RunAsync(
             _ =>
             [
@@ -544,24 +562,25 @@ public sealed partial class TicketStore
                     Column("previousSentiments", answer => answer.Ticket.Previous?.Sentiment),
                     Column("categories", answer => answer.Decision.Labels.Category),
                     Column("sentiments", answer => answer.Decision.Labels.Sentiment),
+                    Column("hashes", answer => answer.Decision.TextSha256),
+                    new NpgsqlParameter<int[]>("deciders", places),
+                    OfDeciders("sources", decider => decider.Source),
+                    OfDeciders("servedModels", decider => decider.ServedModel),
+                    OfDeciders("providers", decider => decider.Identity.Provider),
+                    OfDeciders("models", decider => decider.Identity.Model),
+                    OfDeciders("promptVersions", decider => decider.Identity.PromptVersion),
+                    OfDeciders("taxonomyVersions", decider => decider.Identity.TaxonomyVersion),
+                    AsJson(OfDeciders("parameters", decider => decider.Identity.Parameters)),
                     Column("confidences", answer => answer.Decision.Confidence),
                     Column("needReviews", answer => answer.Decision.NeedsReview),
-                    Column("sources", answer => answer.Decision.Source),
-                    Column("providers", answer => answer.Decision.Identity.Provider),
-                    Column("models", answer => answer.Decision.Identity.Model),
-                    Column("promptVersions", answer => answer.Decision.Identity.PromptVersion),
-                    Column("taxonomyVersions", answer => answer.Decision.Identity.TaxonomyVersion),
-                    Column("parameters", answer => answer.Decision.Identity.Parameters),
-                    Column("hashes", answer => answer.Decision.TextSha256),
                     Column("tokensIn", answer => answer.Decision.Usage.TokensIn),
                     Column("tokensOut", answer => answer.Decision.Usage.TokensOut),
                     Column("modelCalls", answer => answer.Decision.Calls.Count),
                     Column("latenciesMs", answer => (int)answer.Decision.Latency.TotalMilliseconds),
-                    Column("servedModels", answer => answer.Decision.ServedModel),
                     Column("costs", answer => answer.Decision.Usage.Cost),
                     Column("savedTokens", answer => answer.Decision.Reused?.SavedTokens),
                     Column("savedCosts", answer => answer.Decision.Reused?.SavedCost),
-                    Column("calls", answer => CallRecords.ToJson(answer.Decision.Calls))),
+                    AsJson(Column("calls", answer => CallRecords.ToJson(answer.Decision.Calls)))),
             ],
             async reader =>
             {
@@ -596,6 +615,15 @@ public sealed partial class TicketStore
             }
 
             return new NpgsqlParameter<T[]>(name, values);
+        }
+
+        NpgsqlParameter<string?[]> OfDeciders(string name, Func<(string Source, string? ServedModel, ClassifierIdentity Identity), string?> find) =>
+            new(name, [.. deciders.Select(find)]);
+
+        static NpgsqlParameter AsJson(NpgsqlParameter parameter)
+        {
+            parameter.NpgsqlDbType = NpgsqlDbType.Array | NpgsqlDbType.Jsonb;
+            return parameter;
         }
     }
 
