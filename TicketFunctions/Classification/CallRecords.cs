@@ -1,16 +1,61 @@
+using System.Buffers;
+using System.Text;
 using System.Text.Json;
-using System.Text.Json.Serialization;
 
 namespace TicketFunctions.Classification;
 
 /// <summary>Calls as they are stored with what came of them.</summary>
-internal static partial class CallRecords
+/// <remarks>Written by hand: what the source generator needs for these few members and an enum in words is compiled at each start, for longer than the first call takes.</remarks>
+internal static class CallRecords
 {
-    public static string ToJson(IReadOnlyList<CallRecord> calls) => JsonSerializer.Serialize(calls, CallRecordJson.Default.IReadOnlyListCallRecord);
+    private static readonly string[] Outcomes = Array.ConvertAll(Enum.GetNames<CallOutcome>(), JsonNamingPolicy.SnakeCaseLower.ConvertName);
 
-    private sealed class OutcomeConverter() : JsonStringEnumConverter<CallOutcome>(JsonNamingPolicy.SnakeCaseLower);
+    public static string ToJson(IReadOnlyList<CallRecord> calls)
+    {
+        if (calls.Count == 0)
+        {
+            return "[]";
+        }
 
-    [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, Converters = [typeof(OutcomeConverter)])]
-    [JsonSerializable(typeof(IReadOnlyList<CallRecord>))]
-    private sealed partial class CallRecordJson : JsonSerializerContext;
+        var buffer = new ArrayBufferWriter<byte>(256 * calls.Count);
+        using (var writer = new Utf8JsonWriter(buffer))
+        {
+            writer.WriteStartArray();
+            for (var i = 0; i < calls.Count; i++)
+            {
+                Write(writer, calls[i]);
+            }
+
+            writer.WriteEndArray();
+        }
+
+        return Encoding.UTF8.GetString(buffer.WrittenSpan);
+    }
+
+    private static void Write(Utf8JsonWriter writer, CallRecord call)
+    {
+        writer.WriteStartObject();
+        writer.WriteString("provider"u8, call.Provider);
+        writer.WriteString("model"u8, call.Model);
+        writer.WriteString("served_model"u8, call.ServedModel);
+        writer.WriteString("outcome"u8, Outcomes[(int)call.Outcome]);
+        Write(writer, "status"u8, call.Status);
+        Write(writer, "tokens_in"u8, call.TokensIn);
+        Write(writer, "tokens_out"u8, call.TokensOut);
+        Write(writer, "cost"u8, call.Cost);
+        Write(writer, "latency_ms"u8, call.LatencyMs);
+        writer.WriteEndObject();
+    }
+
+    private static void Write(Utf8JsonWriter writer, ReadOnlySpan<byte> name, decimal? number)
+    {
+        if (number is { } value)
+        {
+            writer.WriteNumber(name, value);
+        }
+        else
+        {
+            writer.WriteNull(name);
+        }
+    }
 }

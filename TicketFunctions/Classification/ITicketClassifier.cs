@@ -1,4 +1,3 @@
-using System.Text.Json.Serialization;
 using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Classification;
@@ -82,7 +81,6 @@ public sealed record CallRecord(
     string Provider, string Model, string? ServedModel, CallOutcome Outcome, int? Status, int? TokensIn, int? TokensOut, decimal? Cost, int LatencyMs)
 {
     /// <summary>Whether the model answered, and so may have been paid.</summary>
-    [JsonIgnore]
     public bool WasAnswered => Outcome <= CallOutcome.Malformed;
 }
 

@@ -25,7 +25,7 @@ public static class CommandLine
     /// <summary>Commands end themselves on Ctrl-C: they give back what they hold. This is for one that does not.</summary>
     private static readonly TimeSpan TerminationTimeout = TimeSpan.FromSeconds(15);
 
-    public static Task<int> RunAsync(string[] args) => args.Length == 0 ? ServeAsync() : RunCommandAsync(args);
+    public static Task<int> RunAsync(string[] args) => args is [] or [ServeCommand.Name] ? ServeAsync() : RunCommandAsync(args);
 
     /// <summary>Serves without setting up what reads commands: that took a seventh of the time until it listened.</summary>
     private static async Task<int> ServeAsync()

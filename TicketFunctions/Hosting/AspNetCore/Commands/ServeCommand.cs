@@ -12,9 +12,11 @@ namespace TicketFunctions.Hosting.AspNetCore.Commands;
 /// <summary><c>serve</c>, also what runs without a command: the HTTP functions and the timer.</summary>
 internal static class ServeCommand
 {
+    public const string Name = "serve";
+
     public static Command Create()
     {
-        var command = new Command("serve", "Serve the HTTP functions and run the sweep on its schedule, until Ctrl-C. This is what runs without a command.");
+        var command = new Command(Name, "Serve the HTTP functions and run the sweep on its schedule, until Ctrl-C. This is what runs without a command.");
         command.SetAction((_, cancellationToken) => CommandLine.Guarded(RunAsync, cancellationToken));
         return command;
     }
@@ -22,18 +24,22 @@ internal static class ServeCommand
     public static async Task<int> RunAsync(CancellationToken cancellationToken)
     {
         await using var app = PlainHost.Build(configure: services => services.AddSingleton<IHostLifetime, CommandServices.NoLifetime>());
+
+        // While the server is set up: its first request finds a connection that is open.
+        var missing = TicketFunctionsSetup.FindConnectionString(app.Configuration) is null
+            ? null
+            : Task.Run(() => app.Services.GetRequiredService<Migrations>().FindMissingAsync(cancellationToken), cancellationToken);
         await using var database = await LocalDatabase.OpenAsync(app.Services, cancellationToken);
-        var migrations = app.Services.GetRequiredService<Migrations>();
         if (database.IsEmbedded)
         {
-            await migrations.ApplyAsync(cancellationToken);
+            await app.Services.GetRequiredService<Migrations>().ApplyAsync(cancellationToken);
             await SampleTickets.InsertAsync(app.Services.GetRequiredService<NpgsqlDataSource>(), cancellationToken);
         }
 
         await ListenAsync(app);
         try
         {
-            await IntroduceAsync(app, database, migrations, cancellationToken);
+            await IntroduceAsync(app, database, missing, cancellationToken);
         }
         catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
         {
@@ -45,17 +51,17 @@ internal static class ServeCommand
         return CommandLine.Success;
     }
 
-    private static async Task IntroduceAsync(WebApplication app, LocalDatabase database, Migrations migrations, CancellationToken cancellationToken)
+    private static async Task IntroduceAsync(WebApplication app, LocalDatabase database, Task<IReadOnlyList<Migration>>? missing, CancellationToken cancellationToken)
     {
         var addresses = app.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()!.Addresses;
         PrintBanner(app, database, addresses);
-        if (database.IsEmbedded)
+        if (missing is null)
         {
             await ShowAroundAsync(app, addresses.First(), cancellationToken);
         }
         else
         {
-            await WarnOfMissingMigrationsAsync(migrations, cancellationToken);
+            await WarnOfMissingMigrationsAsync(missing);
         }
 
         Console.WriteLine("Ctrl-C stops.");
@@ -85,13 +91,13 @@ internal static class ServeCommand
             """);
     }
 
-    private static async Task WarnOfMissingMigrationsAsync(Migrations migrations, CancellationToken cancellationToken)
+    private static async Task WarnOfMissingMigrationsAsync(Task<IReadOnlyList<Migration>> missing)
     {
         try
         {
-            if (await migrations.FindMissingAsync(cancellationToken) is { Count: > 0 } missing)
+            if (await missing is { Count: > 0 and var count })
             {
-                Console.Error.WriteLine($"warning: the database lacks {missing.Count} migration(s); run `dotnet run --project TicketFunctions -- migrate`.");
+                Console.Error.WriteLine($"warning: the database lacks {count} migration(s); run `dotnet run --project TicketFunctions -- migrate`.");
             }
         }
         catch (PostgresException e) when (e.SqlState == PostgresErrorCodes.InsufficientPrivilege)
