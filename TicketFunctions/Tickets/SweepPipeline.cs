@@ -154,7 +154,7 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
         _withWaiting &= !isShort && due.Last is null;
 
         // Calls end in waves: what a quiet moment tells is not forgotten at once.
-        _ahead = Math.Min(Math.Max(2 * _endedSinceClaim, _ahead / 2), options.BatchSize);
+        _ahead = Math.Min(Math.Max(2 * _endedSinceClaim, _ahead * 7 / 8), options.BatchSize);
     }
 
     private void Watch(Task task) => task.ContinueWith(
