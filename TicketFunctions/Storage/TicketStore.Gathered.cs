@@ -265,7 +265,7 @@ public sealed partial class TicketStore
           where tickets.id = owned.id
             and tickets.description = owned.description
             and (not tickets.processed or (tickets.category = owned.previous_category and tickets.sentiment = owned.previous_sentiment))
-          returning owned.*
+          returning owned.n, owned.id, owned.lease_token, owned.created_at, owned.category, owned.sentiment, owned.text_sha256, owned.decider, owned.attempts
         ),
         recorded as (
           insert into public.ticket_decisions (
@@ -280,9 +280,9 @@ public sealed partial class TicketStore
           from written
         ),
         released as (
-          -- Ours, and locked by us.
           delete from public.ticket_work
           where ticket_id = any(array(select id from written))
+            and lease_token = any(array(select lease_token from written))
         ),
         unlocked as (
           delete from public.ticket_text_locks
@@ -543,12 +543,14 @@ public sealed partial class TicketStore
         {
             var decision = answers[i].Decision;
             var decider = (decision.Source, decision.ServedModel, decision.Identity);
-            if (!deciders.Contains(decider))
+            var known = deciders.IndexOf(decider);
+            if (known < 0)
             {
+                known = deciders.Count;
                 deciders.Add(decider);
             }
 
-            places[i] = deciders.IndexOf(decider) + 1;
+            places[i] = known + 1;
         }
 
         return await _runner.RunAsync(

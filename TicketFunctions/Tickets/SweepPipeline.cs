@@ -153,7 +153,7 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
         _after = isShort ? null : due.Last ?? _after;
         _withWaiting &= !isShort && due.Last is null;
 
-        // Calls end in waves: what a quiet moment tells is not forgotten at once.
+        // Calls end in waves: after one the next is to come, and finds its tickets ready.
         _ahead = Math.Min(Math.Max(2 * _endedSinceClaim, _ahead * 7 / 8), options.BatchSize);
     }
 

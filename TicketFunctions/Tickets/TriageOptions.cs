@@ -40,7 +40,7 @@ public sealed class SweepOptions
 {
     /// <summary>Rows per claim.</summary>
     [Range(1, 1000, ErrorMessage = "Sweep__BatchSize must be between 1 and 1000.")]
-    public int BatchSize { get; set; } = 256;
+    public int BatchSize { get; set; } = 32;
 
     /// <summary>Model calls at once, in one run.</summary>
     [Range(1, 256, ErrorMessage = "Sweep__Concurrency must be between 1 and 256.")]

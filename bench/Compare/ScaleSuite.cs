@@ -92,7 +92,7 @@ internal sealed class ScaleSuite(Bench bench, Contestants contestants)
 
         if (watchesStatements)
         {
-            var parts = await bench.Postgres.ScalarAsync<double[]>(
+            var parts = await bench.Postgres.ScalarAsync<double?[]>(
                 database,
                 $"""
                 select array[
@@ -109,7 +109,10 @@ internal sealed class ScaleSuite(Bench bench, Contestants contestants)
                 cancellationToken);
             foreach (var (name, sum) in ((string[])["µs in statements", "of claims", "of look-ups", "of finishes", "page images"]).Zip(parts))
             {
-                more[name] = sum / Fresh;
+                if (sum is { } value)
+                {
+                    more[name] = value / Fresh;
+                }
             }
         }
 

@@ -55,13 +55,13 @@ internal static class ServeCommand
     {
         var addresses = app.Services.GetRequiredService<IServer>().Features.Get<IServerAddressesFeature>()!.Addresses;
         PrintBanner(app, database, addresses);
-        if (missing is null)
+        if (database.IsEmbedded)
         {
             await ShowAroundAsync(app, addresses.First(), cancellationToken);
         }
         else
         {
-            await WarnOfMissingMigrationsAsync(missing);
+            await WarnOfMissingMigrationsAsync(missing!);
         }
 
         Console.WriteLine("Ctrl-C stops.");
