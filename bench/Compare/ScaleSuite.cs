@@ -92,14 +92,14 @@ internal sealed class ScaleSuite(Bench bench, Contestants contestants)
 
         if (watchesStatements)
         {
-            var parts = await bench.Postgres.ScalarAsync<double?[]>(
+            var parts = await bench.Postgres.ScalarAsync<double[]>(
                 database,
                 $"""
                 select array[
                   sum(total_exec_time + total_plan_time) * 1000,
-                  sum(total_exec_time + total_plan_time) filter (where query like 'with fresh as%') * 1000,
-                  sum(total_exec_time + total_plan_time) filter (where query like '%to\_jsonb(earlier)%') * 1000,
-                  sum(total_exec_time + total_plan_time) filter (where query like 'with answer as%') * 1000,
+                  coalesce(sum(total_exec_time + total_plan_time) filter (where query like 'with fresh as%'), 0) * 1000,
+                  coalesce(sum(total_exec_time + total_plan_time) filter (where query like '%to\_jsonb(earlier)%'), 0) * 1000,
+                  coalesce(sum(total_exec_time + total_plan_time) filter (where query like 'with answer as%'), 0) * 1000,
                   sum(wal_fpi)
                 ]::float8[]
                 from pg_stat_statements
@@ -109,10 +109,7 @@ internal sealed class ScaleSuite(Bench bench, Contestants contestants)
                 cancellationToken);
             foreach (var (name, sum) in ((string[])["µs in statements", "of claims", "of look-ups", "of finishes", "page images"]).Zip(parts))
             {
-                if (sum is { } value)
-                {
-                    more[name] = value / Fresh;
-                }
+                more[name] = sum / Fresh;
             }
         }
 
