@@ -62,6 +62,9 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
         {
             var row = Assert.Single(await app.ReadDecisionsAsync(ticket.Id))!;
             Assert.Equal(
+                (decision.Labels, decision.Identity.Provider, decision.Identity.PromptVersion, decision.Identity.TaxonomyVersion, Convert.ToHexStringLower(decision.TextSha256), decision.Usage.TokensOut, 1),
+                (new Labels((string)row["category"]!, (string)row["sentiment"]!), (string?)row["provider"], (string?)row["prompt_version"], (string?)row["taxonomy_version"], ((string)row["text_sha256"]!)[2..], (int?)row["tokens_out"], (int)row["attempts"]!));
+            Assert.Equal(
                 (decision.Source, decision.Identity.Model, decision.Identity.Parameters, decision.ServedModel, decision.Usage.TokensIn, decision.Usage.Cost, decision.Confidence, decision.NeedsReview),
                 ((string?)row["source"], (string?)row["model"], row["parameters"]!.ToJsonString(), (string?)row["served_model"], (int?)row["tokens_in"], (decimal?)row["cost"], (float?)row["confidence"], (bool)row["needs_review"]!));
             Assert.Equal(
@@ -72,17 +75,17 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
 
         static Decision Decide(ClaimedTicket ticket, int i)
         {
-            var identity = new ClassifierIdentity("model", "stub", $"modelo-{i % 3}", "prompt-1", "taxonomy-1", $$"""{"seed":{{i % 4}}}""");
-            var labels = new Labels("Tecnico", "Negativo");
+            var identity = new ClassifierIdentity("model", $"proveedor-{i % 2}", $"modelo-{i % 3}", $"prompt-{i % 2}", $"taxonomy-{i % 3}", $$"""{"seed":{{i % 4}}}""");
+            var labels = new Labels(i % 2 == 0 ? "Tecnico" : "Otro", i % 3 == 0 ? "Negativo" : "Neutral");
             return i % 5 == 1
                 ? new Decision(labels, identity, ticket.TextSha256, null, i % 2 == 0, [], TimeSpan.FromMilliseconds(i), new EarlierDecision
                 {
-                    Category = "Tecnico",
-                    Sentiment = "Negativo",
-                    Provider = "stub",
+                    Category = labels.Category,
+                    Sentiment = labels.Sentiment,
+                    Provider = identity.Provider,
                     Model = identity.Model,
-                    PromptVersion = "prompt-1",
-                    TaxonomyVersion = "taxonomy-1",
+                    PromptVersion = identity.PromptVersion,
+                    TaxonomyVersion = identity.TaxonomyVersion,
                     ServedModel = i % 2 == 0 ? null : "servido",
                     SavedTokens = i,
                     SavedCost = i / 4m,

@@ -5,7 +5,7 @@ using System.Text.Json;
 namespace TicketFunctions.Classification;
 
 /// <summary>Calls as they are stored with what came of them.</summary>
-/// <remarks>Written by hand: what the source generator needs for these few members and an enum in words is compiled at each start, for longer than the first call takes.</remarks>
+/// <remarks>Written by hand: what the source generator makes of these few members, one of them an enum in words, has to be compiled at each start.</remarks>
 internal static class CallRecords
 {
     private static readonly string[] Outcomes = Array.ConvertAll(Enum.GetNames<CallOutcome>(), JsonNamingPolicy.SnakeCaseLower.ConvertName);

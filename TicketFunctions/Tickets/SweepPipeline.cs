@@ -5,7 +5,7 @@ namespace TicketFunctions.Tickets;
 
 /// <summary>
 /// Tickets on their way through one run: claimed ahead, under way, ended. So many are claimed ahead as end while a claim is on its
-/// way, twice over, and none while nothing ends: each holds its lease while it waits.
+/// way, or did a moment ago, twice over, and none while nothing ends: each holds its lease while it waits.
 /// </summary>
 internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, SweepOptions options, TimeProvider time, CancellationToken giveBack)
 {
