@@ -32,6 +32,9 @@ public sealed class RawHttp : IDisposable
     /// <summary>Says that nothing more will come, and goes on listening.</summary>
     public void EndSending() => _client.Client.Shutdown(SocketShutdown.Send);
 
+    /// <summary>Ends the connection as a client does that crashed.</summary>
+    public void Reset() => _client.Client.Close(0);
+
     /// <summary>Reads one whole answer, by its length or its chunks.</summary>
     public async Task<RawAnswer> ReadAnswerAsync()
     {

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.IO.Compression;
 using System.Net;
 using System.Net.Http.Headers;
@@ -461,21 +462,41 @@ public sealed class BadInputTests(BadInputTests.Fixture fixture) : IClassFixture
     }
 
     [Theory]
-    [InlineData("Content-Length: 200\r\n\r\n{\"id\":\"@id\"}")]
-    [InlineData("Transfer-Encoding: chunked\r\n\r\n200\r\n{\"id\":\"@id\"}")]
-    [InlineData("Transfer-Encoding: chunked\r\n\r\n2d\r\n{\"id\":\"@id\"}\r\n")]
-    public async Task A_body_that_breaks_off_with_its_connection_changes_nothing(string rest)
+    [InlineData("Content-Length: 200\r\n\r\n{\"id\":\"@id\"}", false)]
+    [InlineData("Content-Length: 200\r\n\r\n{\"id\":\"@id\"}", true)]
+    [InlineData("Transfer-Encoding: chunked\r\n\r\n200\r\n{\"id\":\"@id\"}", false)]
+    [InlineData("Transfer-Encoding: chunked\r\n\r\n200\r\n{\"id\":\"@id\"}", true)]
+    [InlineData("Transfer-Encoding: chunked\r\n\r\n2d\r\n{\"id\":\"@id\"}\r\n", false)]
+    public async Task A_body_that_breaks_off_with_its_connection_changes_nothing(string rest, bool isReset)
     {
+        // More than one: how it goes depends on whether the server reads before or after the end.
+        const int Connections = 100;
         var logged = _app.Log.Count;
+        using var measured = new Measurements("Microsoft.AspNetCore.Server.Kestrel");
         await AssertUntouchedAsync(async () =>
         {
-            using var raw = await RawHttp.ConnectAsync(_app.Http.BaseAddress!);
-            await raw.SendAsync($"POST /process-ticket HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{WithId(rest)}");
-            raw.EndSending();
+            for (var i = 0; i < Connections; i++)
+            {
+                using var raw = await RawHttp.ConnectAsync(_app.Http.BaseAddress!);
+                await raw.SendAsync($"POST /process-ticket HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{WithId(rest)}");
+                if (isReset)
+                {
+                    raw.Reset();
+                    continue;
+                }
 
-            // The server may take it for a client that has gone, and close without an answer.
-            var answer = await raw.ReadToEndAsync();
-            Assert.True(answer.Length == 0 || answer.StartsWith("HTTP/1.1 400 ", StringComparison.Ordinal), answer);
+                raw.EndSending();
+
+                // The server may take it for a client that has gone, and close without an answer.
+                var answer = await raw.ReadToEndAsync();
+                Assert.True(answer.Length == 0 || answer.StartsWith("HTTP/1.1 400 ", StringComparison.Ordinal), answer);
+            }
+
+            var port = _app.Http.BaseAddress!.Port.ToString(CultureInfo.InvariantCulture);
+            await Eventually.TrueAsync(
+                () => Task.FromResult(measured.All.Count(
+                    one => one is { Name: "kestrel.active_connections", Value: < 0 } && one.Tags["server.port"] == port) >= Connections),
+                "the server is done with each connection");
         });
         Assert.DoesNotContain(_app.Log.Skip(logged), entry => entry.Level >= LogLevel.Warning);
     }

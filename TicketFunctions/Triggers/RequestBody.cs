@@ -55,9 +55,19 @@ public readonly struct RequestBody : IDisposable
             {
                 return (default, Problem.PayloadTooLarge());
             }
-            catch (IOException)
+            catch (IOException e)
             {
-                // Badly framed or broken off. Caught here, where it is the client's: further out it would be taken for the database's.
+                // Caught here, where it is the client's: further out it would be taken for the database's.
+                // Either way the server must look for no further request behind this one: it would complain of the reading that was not finished.
+                if (e is BadHttpRequestException)
+                {
+                    request.HttpContext.Response.Headers.Connection = "close";
+                }
+                else
+                {
+                    request.HttpContext.Abort();
+                }
+
                 return (default, Problem.MalformedJson("The body could not be read to its end."));
             }
 
