@@ -13,7 +13,7 @@ internal sealed class SweepPipeline(TicketStore store, TicketTriage triage, Swee
     private static readonly TimeSpan LookAgain = TimeSpan.FromSeconds(1);
 
     /// <summary>Tickets under way for each call under way: those whose model has answered wait for the database, and it must keep up.</summary>
-    private const int MaxUnwritten = 4;
+    private const int MaxUnwritten = 8;
 
     /// <summary>Tasks that ended; null when a model has answered, and there is room for another call.</summary>
     private readonly Channel<Task?> _events = Channel.CreateUnbounded<Task?>(new UnboundedChannelOptions { SingleReader = true });
