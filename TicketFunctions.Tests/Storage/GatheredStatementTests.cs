@@ -225,6 +225,51 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
     }
 
     [Fact]
+    public async Task Statements_read_little_for_each_ticket_also_when_their_tables_were_empty_when_they_were_analysed()
+    {
+        const int Tickets = 2_000;
+        await AddManyAsync("de ayer");
+        await app.Services.GetRequiredService<TicketSweep>().RunAsync(null, CancellationToken.None);
+        await app.ExecuteAsync("vacuum analyze");
+        await app.ExecuteAsync(
+            """
+            insert into tickets (description, created_at) select 'De noche ' || n, now() - interval '1 hour' from generate_series(1, @Tickets) n;
+            select pg_stat_reset();
+            """,
+            new { Tickets });
+        var terms = app.Services.GetRequiredService<TicketTriage>().Terms;
+        await using (var dataSource = NpgsqlDataSource.Create($"{app.ConnectionString};Application Name=reads"))
+        {
+            var store = new TicketStore(dataSource);
+            FreshTicket? last = null;
+            for (var i = 0; i < Tickets / 100; i++)
+            {
+                last = (await store.ClaimDueAsync(100, last, withWaiting: true, terms)).Last;
+            }
+
+            // Now half of them are due once more, and half are parked.
+            await app.ExecuteAsync(
+                """
+                update ticket_work set lease_token = null, due_at = now() - interval '1 s', parked_at = case when hashtext(ticket_id::text) % 2 = 0 then now() end
+                """);
+            Assert.Equal(100, (await store.ClaimDueAsync(100, null, withWaiting: true, terms)).Tickets.Count);
+            var backlog = await store.CountBacklogAsync(CancellationToken.None);
+            Assert.Equal((Tickets, 100), (backlog.Unprocessed, backlog.InFlight));
+            Assert.InRange(backlog.Parked, 1, Tickets - 101);
+            Assert.Equal(0, await store.ForgetProcessedAsync(CancellationToken.None));
+            Assert.Equal(backlog.Parked, (await store.FindParkedAsync(CancellationToken.None)).Count);
+            Assert.Equal(backlog.Parked, (await store.ReviveAsync(null, CancellationToken.None)).Count);
+        }
+
+        // A session's reads are counted at its end.
+        await Eventually.TrueAsync(
+            async () => await app.QuerySingleAsync<int>("select count(*) from pg_stat_activity where application_name = 'reads'") == 0,
+            "the sessions have ended");
+        var read = await app.QuerySingleAsync<long>("select sum(idx_tup_read) from pg_stat_user_indexes where relname in ('tickets', 'ticket_work')");
+        Assert.InRange(read, Tickets, 20 * Tickets);
+    }
+
+    [Fact]
     public async Task Statements_that_were_prepared_survive_a_change_of_the_table()
     {
         await ProcessAllAsync(await AddManyAsync("antes"));

@@ -10,8 +10,8 @@ namespace TicketFunctions.Storage;
 /// <summary>
 /// The statements that every ticket passes, each for many tickets at once. The planner expects a few rows in an array and none in
 /// tables that are empty at night; its plans must be good for hundreds all the same. So what belongs to one ticket goes from step to
-/// step within a statement and is put together here, since to join steps would compare each with each; and work rows and locks are
-/// looked up one by one (<c>lateral … offset 0</c>) or by an array of keys, not joined.
+/// step within a statement and is put together here, since to join steps would compare each with each; and work rows, locks and, from
+/// them, tickets are looked up one by one (<c>offset 0</c> keeps the planner from joining them) or by an array of keys.
 /// </summary>
 public sealed partial class TicketStore
 {
@@ -134,6 +134,7 @@ public sealed partial class TicketStore
               select
               from public.ticket_work
               where ticket_work.ticket_id = tickets.id
+              offset 0
             )
           order by created_at, id
           limit @limit
@@ -153,6 +154,7 @@ public sealed partial class TicketStore
               select
               from public.ticket_work
               where ticket_work.ticket_id = tickets.id
+              offset 0
             )
           order by created_at, id
           limit @limit
@@ -164,16 +166,25 @@ public sealed partial class TicketStore
         $"""
 
         waiting as (
-          select tickets.id, tickets.description, work.due_at, work.lease_token is not null as expired
-          from public.ticket_work as work
-          join public.tickets on tickets.id = work.ticket_id
-          where work.parked_at is null
-            and work.due_at <= now()
-            and work.attempts < @maxAttempts
-            and not tickets.processed
-          order by work.due_at
+          select ticket.id, ticket.description, work.due_at, work.lease_token is not null as expired
+          from (
+            select ticket_id, due_at, lease_token
+            from public.ticket_work
+            where parked_at is null
+              and due_at <= now()
+              and attempts < @maxAttempts
+            order by due_at
+            offset 0
+          ) as work
+          cross join lateral (
+            select id, description, processed
+            from public.tickets
+            where id = work.ticket_id
+            offset 0
+            for no key update skip locked
+          ) as ticket
+          where not ticket.processed
           limit @waitingLimit
-          for no key update of tickets skip locked
         ),
         due as (
           select id, description, created_at as due_at, created_at, false as expired
@@ -217,7 +228,8 @@ public sealed partial class TicketStore
         select work.lease_token, work.attempts, false, tickets.id, tickets.description, {TextSha256}, false, null
         from public.ticket_work as work
         join public.tickets on tickets.id = work.ticket_id
-        where work.lease_token = any(@earlierTokens)
+        where cardinality(@earlierTokens) > 0
+          and work.lease_token = any(@earlierTokens)
         """;
 
     /// <summary>
@@ -356,7 +368,12 @@ public sealed partial class TicketStore
           origin.confidence,
           case when not tickets.processed or tickets.id = any(@forced) then {TextSha256} end as text_sha256
         from public.tickets
-        left join public.ticket_work as work on work.ticket_id = tickets.id
+        left join lateral (
+          select *
+          from public.ticket_work
+          where ticket_id = tickets.id
+          offset 0
+        ) as work on true
         left join lateral (
           select model, confidence
           from public.ticket_decisions
@@ -522,6 +539,7 @@ public sealed partial class TicketStore
                 select
                 from public.ticket_work
                 where ticket_work.ticket_id = tickets.id
+                offset 0
               )
             order by created_at desc, id desc
             limit 1

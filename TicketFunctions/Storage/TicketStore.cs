@@ -148,7 +148,7 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
               last_failed_at = now(),
               last_error = case when current then @error end
             from failed
-            where ticket_work.ticket_id = failed.ticket_id
+            where ticket_work.ticket_id = @Id
             returning failed.current, failed.spared
             """,
             new
@@ -274,8 +274,7 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
             set lease_token = null,
               parked_at = now(),
               last_error = coalesce(last_error, 'interrupted: the process ended during the last attempt')
-            from exhausted
-            where ticket_work.ticket_id = exhausted.ticket_id
+            where ticket_id = any(array(select ticket_id from exhausted))
             """,
             new { maxAttempts },
             cancellationToken);
@@ -289,11 +288,16 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
               work.parked_at,
               work.attempts,
               work.last_error,
-              extract(epoch from now() - tickets.created_at)::float8 as age_seconds
+              extract(epoch from now() - ticket.created_at)::float8 as age_seconds
             from public.ticket_work as work
-            join public.tickets on tickets.id = work.ticket_id
+            cross join lateral (
+              select created_at, processed
+              from public.tickets
+              where id = work.ticket_id
+              offset 0
+            ) as ticket
             where work.parked_at is not null
-              and not tickets.processed
+              and not ticket.processed
             order by work.parked_at, work.ticket_id
             """,
             new { },
@@ -320,9 +324,8 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
               due_at = now(),
               parked_at = null,
               last_error = null
-            from parked
-            where ticket_work.ticket_id = parked.ticket_id
-            returning ticket_work.ticket_id
+            where ticket_id = any(array(select ticket_id from parked))
+            returning ticket_id
             """,
             new { ids },
             cancellationToken)];
@@ -337,15 +340,19 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
               where (lease_token is null or due_at <= now())
                 and not exists (
                   select
-                  from public.tickets
-                  where id = ticket_id
-                    and not processed
+                  from (
+                    select processed
+                    from public.tickets
+                    where id = ticket_id
+                    offset 0
+                  ) as ticket
+                  where not ticket.processed
+                  offset 0
                 )
               for update skip locked
             )
             delete from public.ticket_work
-            using done
-            where ticket_work.ticket_id = done.ticket_id
+            where ticket_id = any(array(select ticket_id from done))
             """,
             new { },
             cancellationToken);
@@ -361,8 +368,7 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
               for update skip locked
             )
             delete from public.ticket_text_locks
-            using done
-            where ticket_text_locks.text_sha256 = done.text_sha256
+            where text_sha256 = any(array(select text_sha256 from done))
             """,
             new { },
             cancellationToken);
@@ -434,14 +440,35 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
         (await QueryFirstOrDefaultAsync<Backlog>(
             """
             select
-              count(*) as unprocessed,
+              (select count(*) from public.tickets where not processed) as unprocessed,
               count(*) filter (where work.lease_token is not null and work.due_at > now()) as in_flight,
               count(*) filter (where work.parked_at is not null) as parked,
-              coalesce(extract(epoch from now() - min(tickets.created_at)), 0)::float8 as oldest_seconds,
-              coalesce(extract(epoch from now() - min(tickets.created_at) filter (where work.parked_at is null)), 0)::float8 as oldest_waiting_seconds
-            from public.tickets
-            left join public.ticket_work as work on work.ticket_id = tickets.id
-            where not tickets.processed
+              coalesce(extract(epoch from now() - (select min(created_at) from public.tickets where not processed)), 0)::float8 as oldest_seconds,
+              coalesce(
+                extract(epoch from now() - (
+                  select created_at
+                  from public.tickets
+                  where not processed
+                    and not exists (
+                      select
+                      from public.ticket_work
+                      where ticket_id = tickets.id
+                        and parked_at is not null
+                      offset 0
+                    )
+                  order by created_at
+                  limit 1
+                )),
+                0
+              )::float8 as oldest_waiting_seconds
+            from public.ticket_work as work
+            cross join lateral (
+              select processed
+              from public.tickets
+              where id = work.ticket_id
+              offset 0
+            ) as ticket
+            where not ticket.processed
             """,
             new { },
             cancellationToken))!;
