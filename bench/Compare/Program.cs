@@ -39,7 +39,7 @@ faults.Validators.Add(result =>
 var seed = Number("--seed", "The same seed fails the same calls.", 1, 0, int.MaxValue);
 var idsOnly = new Option<bool>("--ids-only") { Description = "Requests without the text. The contestants that do not read the row cannot take part." };
 var batchSize = Number("--batch", "Rows per claim of the product's sweep.", 500, 1, 1000);
-var backlog = Number("--backlog", "Tickets that a sweep drains at 0 ms. At other latencies: what fills about 20 s.", 40_000, 1000, 1_000_000);
+var backlog = Number("--backlog", "Tickets that a sweep drains at 0 ms. At other latencies: what fills about 20 s.", 200_000, 1000, 1_000_000);
 var rows = Number("--rows", "Processed rows of scale's large database: ten million take 6 GB of disk and ten minutes to fill.", 10_000_000, 20_000, 100_000_000);
 var bloat = Number("--bloat", "Tickets that scale processes in one database to see what dead rows are left.", 1_000_000, 10_000, 10_000_000);
 var assert = new Option<bool>("--assert") { Description = "A missed bar is a failure." };

@@ -9,6 +9,10 @@ internal sealed class ScaleSuite(Bench bench, Contestants contestants)
     private const int Small = 10_000;
     private const int Fresh = 20_000;
     private const int AtOnce = 64;
+
+    /// <summary>Tickets until nearly each page that a ticket may touch was touched since the last checkpoint, when it goes into the log as a whole.</summary>
+    private const int Warming = 300_000;
+
     private const int FilledAtOnce = 500_000;
 
     /// <summary>Where the rows are that come and go with every ticket.</summary>
@@ -26,18 +30,29 @@ internal sealed class ScaleSuite(Bench bench, Contestants contestants)
         }
 
         var next = bench.Options.Rows + 1L;
-        for (var round = 1; round <= bench.Options.Rounds; round++)
-        {
-            foreach (var (rows, database) in databases)
-            {
-                await bench.Postgres.AddTicketsAsync(database, next, Fresh, cancellationToken);
-                await bench.MeasureAsync(
-                    $"scale, round {round}, {rows} processed rows",
-                    new Cell { Suite = "scale", Contestant = string.Create(CultureInfo.InvariantCulture, $"{rows:N0} processed rows"), Round = round, Clients = AtOnce },
-                    cell => MeasureAsync(product, cell, database, rows, cancellationToken), cancellationToken);
-            }
+        var (largest, large) = databases[^1];
+        await bench.Postgres.AddTicketsAsync(large, next, Warming, cancellationToken);
+        next += Warming;
+        Bench.Say($"Warming the database of {largest} processed rows with {Warming} tickets …");
+        await _sweep.MeasureAsync(product, new Cell { Suite = "scale", Contestant = "", Round = 0, Clients = AtOnce }, large, Warming, cancellationToken);
 
-            next += Fresh;
+        // Checkpoints come last: what they bring lasts longer than a cell.
+        foreach (var isAfterCheckpoint in (bool[])[false, true])
+        {
+            for (var round = 1; round <= bench.Options.Rounds; round++)
+            {
+                foreach (var (rows, database) in databases)
+                {
+                    await bench.Postgres.AddTicketsAsync(database, next, Fresh, cancellationToken);
+                    var name = string.Create(CultureInfo.InvariantCulture, $"{rows:N0} processed rows{(isAfterCheckpoint ? ", after a checkpoint" : "")}");
+                    await bench.MeasureAsync(
+                        $"scale, round {round}, {name}",
+                        new Cell { Suite = "scale", Contestant = name, Round = round, Clients = AtOnce },
+                        cell => MeasureAsync(product, cell, database, rows, isAfterCheckpoint, cancellationToken), cancellationToken);
+                }
+
+                next += Fresh;
+            }
         }
 
         foreach (var (_, database) in databases)
@@ -80,11 +95,17 @@ internal sealed class ScaleSuite(Bench bench, Contestants contestants)
         return database;
     }
 
-    private async Task<Cell> MeasureAsync(Contestant product, Cell cell, string database, int rows, CancellationToken cancellationToken)
+    private async Task<Cell> MeasureAsync(Contestant product, Cell cell, string database, int rows, bool isAfterCheckpoint, CancellationToken cancellationToken)
     {
         var watchesStatements = await bench.Postgres.WatchStatementsAsync(database, cancellationToken);
-        var measured = await _sweep.MeasureAsync(product, cell, database, Fresh, cancellationToken);
-        var more = new Dictionary<string, double> { ["processed"] = rows, ["rows/s"] = measured.Rate };
+        var measured = await _sweep.MeasureAsync(product, cell, database, Fresh, cancellationToken, isAfterCheckpoint);
+        var more = new Dictionary<string, double> { ["rows/s"] = measured.Rate };
+        if (!isAfterCheckpoint)
+        {
+            // What the bars compare.
+            more["processed"] = rows;
+        }
+
         if (measured.CpuPostgres is { } cpu)
         {
             more["CPU Postgres µs"] = cpu;
