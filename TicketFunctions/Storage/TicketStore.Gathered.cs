@@ -11,7 +11,8 @@ namespace TicketFunctions.Storage;
 /// The statements that every ticket passes, each for many tickets at once. The planner expects a few rows in an array and none in
 /// tables that are empty at night; its plans must be good for hundreds all the same. So what belongs to one ticket goes from step to
 /// step within a statement and is put together here, since to join steps would compare each with each; and work rows, locks and, from
-/// them, tickets are looked up one by one (<c>offset 0</c> keeps the planner from joining them) or by an array of keys.
+/// them, tickets are looked up one by one or by an array of keys: <c>offset 0</c> keeps the planner from joining them, and
+/// <c>processed is not true</c> from reading the index of unprocessed tickets, which may have been empty as well, from end to end.
 /// </summary>
 public sealed partial class TicketStore
 {
@@ -177,13 +178,13 @@ public sealed partial class TicketStore
             offset 0
           ) as work
           cross join lateral (
-            select id, description, processed
+            select id, description
             from public.tickets
             where id = work.ticket_id
+              and processed is not true
             offset 0
             for no key update skip locked
           ) as ticket
-          where not ticket.processed
           limit @waitingLimit
         ),
         due as (
@@ -225,11 +226,21 @@ public sealed partial class TicketStore
         select lease_token, null, true, null, null, null, null, null
         from locked
         union all
-        select work.lease_token, work.attempts, false, tickets.id, tickets.description, {TextSha256}, false, null
-        from public.ticket_work as work
-        join public.tickets on tickets.id = work.ticket_id
-        where cardinality(@earlierTokens) > 0
-          and work.lease_token = any(@earlierTokens)
+        select work.lease_token, work.attempts, false, ticket.id, ticket.description, {TextSha256}, false, null
+        from (
+          select ticket_id, lease_token, attempts
+          from public.ticket_work
+          where cardinality(@earlierTokens) > 0
+            and lease_token = any(@earlierTokens)
+          order by ticket_id
+          offset 0
+        ) as work
+        cross join lateral (
+          select id, description
+          from public.tickets
+          where id = work.ticket_id
+          offset 0
+        ) as ticket
         """;
 
     /// <summary>

@@ -106,7 +106,6 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
             """
             with owned as (
               select
-                ticket_id,
                 attempts = @Attempts as current,
                 greatest(first_attempt_at, last_failed_at) as since
               from public.ticket_work
@@ -116,7 +115,6 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
             ),
             failed as (
               select
-                ticket_id,
                 current,
                 @always or (
                   @inOutage
@@ -291,13 +289,13 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
               extract(epoch from now() - ticket.created_at)::float8 as age_seconds
             from public.ticket_work as work
             cross join lateral (
-              select created_at, processed
+              select created_at
               from public.tickets
               where id = work.ticket_id
+                and processed is not true
               offset 0
             ) as ticket
             where work.parked_at is not null
-              and not ticket.processed
             order by work.parked_at, work.ticket_id
             """,
             new { },
@@ -340,13 +338,9 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
               where (lease_token is null or due_at <= now())
                 and not exists (
                   select
-                  from (
-                    select processed
-                    from public.tickets
-                    where id = ticket_id
-                    offset 0
-                  ) as ticket
-                  where not ticket.processed
+                  from public.tickets
+                  where id = ticket_id
+                    and processed is not true
                   offset 0
                 )
               for update skip locked
@@ -463,12 +457,12 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
               )::float8 as oldest_waiting_seconds
             from public.ticket_work as work
             cross join lateral (
-              select processed
+              select
               from public.tickets
               where id = work.ticket_id
+                and processed is not true
               offset 0
             ) as ticket
-            where not ticket.processed
             """,
             new { },
             cancellationToken))!;

@@ -38,7 +38,7 @@ public sealed class BoundTests
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
             + """{"id":"1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"{\"category\":\"Tecnico""",
             Chunk[7..^2]),
-        ["10 MB"] = ($"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {10 * Mebi}\r\n\r\n", Chunk),
+        ["100 MB"] = ($"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {100 * Mebi}\r\n\r\n", Chunk),
         ["headers without end"] = ("HTTP/1.1 200 OK\r\n", [.. "x-more: "u8, .. Enumerable.Repeat((byte)'x', 1000), .. "\r\n"u8]),
     };
 
