@@ -20,10 +20,11 @@ internal sealed class StatementRunner(NpgsqlDataSource dataSource, string? role)
     /// <summary>
     /// For gathered statements one plan each, whatever is in its arrays, and by index only. To plan takes longer than to run; and a plan
     /// that is kept was made for tables that may have been empty then, where rows that are dead and not yet vacuumed away counted for nothing.
+    /// Nor compiled: the server would do it anew each time, for as long as a backlog is large enough to look expensive.
     /// </summary>
     private const string ByIndex =
         Limits + ", set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)"
-        + ", set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)";
+        + ", set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)";
 
     /// <summary>And with the rights of a role, in the same way: a login that a pooler knows, and no more rights than needed.</summary>
     /// <remarks>By itself set_config answers an unknown role with the code of a wrong value, which many things have.</remarks>

@@ -19,7 +19,7 @@ internal sealed class BenchPostgres : IAsyncDisposable
     /// <summary>Sizes only: what it costs to be safe stays as it comes. Of the memory a quarter, as Postgres's documentation advises.</summary>
     private static readonly (string Name, string Value)[] Settings =
     [
-        ("max_connections", "400"), ("shared_buffers", $"{Math.Max(1, GC.GetGCMemoryInfo().TotalAvailableMemoryBytes >> 32)}GB"), ("max_wal_size", "8GB"),
+        ("max_connections", "400"), ("shared_buffers", $"{Math.Max(1, (int)(Machine.Gigabytes / 4))}GB"), ("max_wal_size", "8GB"),
         ("checkpoint_timeout", "30min"),
     ];
 

@@ -49,13 +49,16 @@ internal static class Machine
         (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':').Where(Path.IsPathRooted)
             .Select(folder => Path.Combine(folder, program)).FirstOrDefault(File.Exists);
 
+    /// <summary>All its memory.</summary>
+    public static double Gigabytes =>
+        double.Parse(ReadLines("/proc/meminfo").FirstOrDefault()?.Split(' ', StringSplitOptions.RemoveEmptyEntries)[1] ?? "0", CultureInfo.InvariantCulture) / 1024 / 1024;
+
     /// <summary>The processor's name, how many of it, and the kernel.</summary>
     public static string Describe()
     {
         var model = ReadLines("/proc/cpuinfo").FirstOrDefault(line => line.StartsWith("model name", StringComparison.Ordinal))?.Split(':')[1].Trim() ?? "unknown processor";
-        var memory = ReadLines("/proc/meminfo").FirstOrDefault()?.Split(' ', StringSplitOptions.RemoveEmptyEntries)[1] ?? "0";
         return string.Create(CultureInfo.InvariantCulture,
-            $"{Environment.ProcessorCount} × {model}, {double.Parse(memory, CultureInfo.InvariantCulture) / 1024 / 1024:0} GB, Linux {Environment.OSVersion.Version}, .NET {Environment.Version}");
+            $"{Environment.ProcessorCount} × {model}, {Gigabytes:0} GB, Linux {Environment.OSVersion.Version}, .NET {Environment.Version}");
     }
 
     private static List<ProcessTimes> Tree(int root)
