@@ -64,7 +64,13 @@ internal sealed class BenchPostgres : IAsyncDisposable
         }
 
         var postgres = new BenchPostgres(embedded, embedded.ConnectionString);
-        if (await postgres.ScalarAsync<string>("postgres", "select current_setting('max_connections')", cancellationToken) != Settings[0].Value)
+        var isSet = true;
+        foreach (var (name, value) in Settings)
+        {
+            isSet &= await postgres.ScalarAsync<string>("postgres", $"select current_setting('{name}')", cancellationToken) == value;
+        }
+
+        if (!isSet)
         {
             foreach (var (name, value) in Settings)
             {
