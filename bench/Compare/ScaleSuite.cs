@@ -127,6 +127,7 @@ internal sealed class ScaleSuite(Bench bench, Contestants contestants)
                 where dbid = (select oid from pg_database where datname = current_database())
                   and query not like '%pg_stat_statements%'
                   and query not like '{BenchPostgres.CountProcessed}%'
+                  and query not like 'checkpoint%'
                 """,
                 cancellationToken);
             foreach (var (name, sum) in ((string[])["µs in statements", "of claims", "of look-ups", "of finishes", "page images"]).Zip(parts))
