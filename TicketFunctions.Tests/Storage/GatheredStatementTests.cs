@@ -19,7 +19,7 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
 
     public async Task InitializeAsync()
     {
-        await app.ExecuteAsync("delete from tickets");
+        await app.ExecuteAsync("delete from tickets; delete from ticket_text_locks");
         app.Model.Default = ModelStub.Labels("Tecnico", "Negativo");
     }
 
