@@ -102,6 +102,9 @@ public static class Telemetry
         }
     }
 
+    /// <summary>Whether anybody records it: to find out whether a label is a ticket's first takes the database a look for each.</summary>
+    internal static bool RecordsTimeToLabel => TimeToLabel.Enabled;
+
     internal static void RecordTimeToLabel(TimeSpan age, string source) =>
         TimeToLabel.Record(age.TotalSeconds, new KeyValuePair<string, object?>("source", source));
 

@@ -244,51 +244,43 @@ public sealed partial class TicketStore
         """;
 
     /// <summary>
-    /// Only what the steps need goes from one to the next, as a row of every step is a copy. What is only recorded is taken from its
-    /// array at the end, and what the decisions have in common is there once for each decider.
+    /// Only what the steps need goes from one to the next, as a row of every step is a copy. All else is taken from its array where it is
+    /// needed, and what the decisions have in common is there once for each decider.
     /// </summary>
-    private const string AnswerRows =
+    private const string AnsweredRows =
         """
-        with answer as (
-          select *
-          from unnest(
-            @ids, @tokens, @descriptions, @previousCategories, @previousSentiments, @categories, @sentiments, @hashes, @deciders
-          ) with ordinality as answer (
-            id, lease_token, description, previous_category, previous_sentiment, category, sentiment, text_sha256, decider, n
-          )
-        ),
-        ticket as (
-          select answer.*, tickets.created_at
-          from answer
+        with ticket as (
+          select
+            answer.n, answer.id, answer.lease_token, tickets.created_at, (
+              tickets.description = (@descriptions)[answer.n]
+              and (
+                not tickets.processed
+                or (tickets.category = (@previousCategories)[answer.n] and tickets.sentiment = (@previousSentiments)[answer.n])
+              )
+            ) is true as is_same
+          from unnest(@ids, @tokens) with ordinality as answer (id, lease_token, n)
           join public.tickets on tickets.id = answer.id
           for no key update of tickets
         """;
 
+    /// <summary>The end of the lease is what shows that it was held: who deletes the work row is the one who may write.</summary>
     private const string CompleteLocked =
         """
         ),
-        owned as (
-          select ticket.*, work.attempts
-          from ticket
-          cross join lateral (
-            select attempts
-            from public.ticket_work
-            where ticket_id = ticket.id
-              and lease_token = ticket.lease_token
-            offset 0
-            for update
-          ) as work
+        released as (
+          delete from public.ticket_work
+          where ticket_id = any(array(select id from ticket where is_same))
+            and lease_token = any(array(select lease_token from ticket where is_same))
+          returning ticket_id, attempts, array_position(@tokens, lease_token) as n
         ),
         written as (
           update public.tickets
-          set category = owned.category,
-            sentiment = owned.sentiment,
+          set category = (@categories)[released.n],
+            sentiment = (@sentiments)[released.n],
             processed = true
-          from owned
-          where tickets.id = owned.id
-            and tickets.description = owned.description
-            and (not tickets.processed or (tickets.category = owned.previous_category and tickets.sentiment = owned.previous_sentiment))
-          returning owned.n, owned.id, owned.lease_token, owned.created_at, owned.category, owned.sentiment, owned.text_sha256, owned.decider, owned.attempts
+          from released
+          where tickets.id = released.ticket_id
+          returning released.n, tickets.id, tickets.created_at, released.attempts
         ),
         recorded as (
           insert into public.ticket_decisions (
@@ -297,35 +289,35 @@ public sealed partial class TicketStore
             served_model, cost, saved_tokens, saved_cost, calls
           )
           select
-            id, category, sentiment, (@confidences)[n], (@needReviews)[n], (@sources)[decider], (@providers)[decider], (@models)[decider], (@promptVersions)[decider],
-            (@taxonomyVersions)[decider], (@parameters)[decider], text_sha256, (@tokensIn)[n], (@tokensOut)[n], (@modelCalls)[n], (@latenciesMs)[n], attempts,
-            (@servedModels)[decider], (@costs)[n], (@savedTokens)[n], (@savedCosts)[n], (@calls)[n]
+            id, (@categories)[n], (@sentiments)[n], (@confidences)[n], (@needReviews)[n], (@sources)[decider], (@providers)[decider], (@models)[decider],
+            (@promptVersions)[decider], (@taxonomyVersions)[decider], (@parameters)[decider], (@hashes)[n], (@tokensIn)[n], (@tokensOut)[n],
+            (@modelCalls)[n], (@latenciesMs)[n], attempts, (@servedModels)[decider], (@costs)[n], (@savedTokens)[n], (@savedCosts)[n], (@calls)[n]
           from written
-        ),
-        released as (
-          delete from public.ticket_work
-          where ticket_id = any(array(select id from written))
-            and lease_token = any(array(select lease_token from written))
+          cross join lateral (select (@deciders)[n] as decider) as by
         ),
         unlocked as (
           delete from public.ticket_text_locks
-          where text_sha256 = any(array(select text_sha256 from ticket))
+          where text_sha256 = any(@hashes)
             and lease_token = any(array(select lease_token from ticket))
         )
-        select n, 'seen' as step, null::float8 as first_after_seconds
+        select
+          n, false as is_written, not is_same and exists (
+            select
+            from public.ticket_work
+            where ticket_id = ticket.id
+              and lease_token = ticket.lease_token
+            offset 0
+          ) as is_stale, null::float8 as first_after_seconds
         from ticket
         union all
-        select n, 'owned', null
-        from owned
-        union all
-        select n, 'written', case when not exists (select from public.ticket_decisions where ticket_decisions.ticket_id = written.id)
+        select n, true, false, case when @timesFirst and not exists (select from public.ticket_decisions where ticket_decisions.ticket_id = written.id)
           then extract(epoch from clock_timestamp() - created_at)::float8 end
         from written
         """;
 
-    private static readonly Statement CompleteAndPassOver = new(AnswerRows + " skip locked\n" + CompleteLocked);
+    private static readonly Statement CompleteAndPassOver = new(AnsweredRows + " skip locked\n" + CompleteLocked);
 
-    private static readonly Statement CompleteAndWait = new(AnswerRows + "\n" + CompleteLocked);
+    private static readonly Statement CompleteAndWait = new(AnsweredRows + "\n" + CompleteLocked);
 
     private static readonly Statement ClaimDueFromTheOldest = new(Fresh + ClaimFreshAndWaiting);
 
@@ -611,7 +603,8 @@ public sealed partial class TicketStore
                     Column("costs", answer => answer.Decision.Usage.Cost),
                     Column("savedTokens", answer => answer.Decision.Reused?.SavedTokens),
                     Column("savedCosts", answer => answer.Decision.Reused?.SavedCost),
-                    AsJson(Column("calls", answer => CallRecords.ToJson(answer.Decision.Calls)))),
+                    AsJson(Column("calls", answer => CallRecords.ToJson(answer.Decision.Calls))),
+                    new NpgsqlParameter<bool>("timesFirst", Telemetry.RecordsTimeToLabel)),
             ],
             async reader =>
             {
@@ -622,30 +615,28 @@ public sealed partial class TicketStore
                 {
                     // The rows of a later step come later.
                     var i = (int)reader.GetInt64(0) - 1;
-                    statuses[i] = reader.GetString(1) switch
+                    statuses[i] = reader.GetBoolean(1) ? WriteStatus.Written : reader.GetBoolean(2) ? WriteStatus.Stale : WriteStatus.LeaseLost;
+                    if (!reader.IsDBNull(3))
                     {
-                        "written" => WriteStatus.Written,
-                        "owned" => WriteStatus.Stale,
-                        _ => WriteStatus.LeaseLost,
-                    };
-                    if (!reader.IsDBNull(2))
-                    {
-                        Telemetry.RecordTimeToLabel(TimeSpan.FromSeconds(reader.GetDouble(2)), answers[i].Decision.Source);
+                        Telemetry.RecordTimeToLabel(TimeSpan.FromSeconds(reader.GetDouble(3)), answers[i].Decision.Source);
                     }
                 }
 
                 return statuses;
             });
 
-        NpgsqlParameter<T[]> Column<T>(string name, Func<(ClaimedTicket Ticket, Decision Decision), T> find)
+        // The server walks through an array to each of its elements: not through one that has nothing in it.
+        NpgsqlParameter<T[]?> Column<T>(string name, Func<(ClaimedTicket Ticket, Decision Decision), T> find)
         {
             var values = new T[answers.Count];
+            var hasAny = false;
             for (var i = 0; i < values.Length; i++)
             {
                 values[i] = find(answers[i]);
+                hasAny |= values[i] is not null;
             }
 
-            return new NpgsqlParameter<T[]>(name, values);
+            return new NpgsqlParameter<T[]?>(name, hasAny ? values : null);
         }
 
         NpgsqlParameter<string?[]> OfDeciders(string name, Func<(string Source, string? ServedModel, ClassifierIdentity Identity), string?> find) =>

@@ -120,7 +120,7 @@ internal sealed class ScaleSuite(Bench bench, Contestants contestants)
                   sum(total_exec_time + total_plan_time) * 1000,
                   coalesce(sum(total_exec_time + total_plan_time) filter (where query like 'with fresh as%'), 0) * 1000,
                   coalesce(sum(total_exec_time + total_plan_time) filter (where query like '%to\_jsonb(earlier)%'), 0) * 1000,
-                  coalesce(sum(total_exec_time + total_plan_time) filter (where query like 'with answer as%'), 0) * 1000,
+                  coalesce(sum(total_exec_time + total_plan_time) filter (where query like '%insert into public.ticket\_decisions%'), 0) * 1000,
                   sum(wal_fpi)
                 ]::float8[]
                 from pg_stat_statements
