@@ -220,6 +220,12 @@ internal sealed class BenchPostgres : IAsyncDisposable
             description[name] = await ScalarAsync<string>("postgres", $"select current_setting('{name}')", cancellationToken);
         }
 
+        if (Pid is { } pid)
+        {
+            var needed = await ScalarAsync<string>("postgres", "select coalesce(current_setting('shared_memory_size_in_huge_pages', true), 'some')", cancellationToken);
+            description["huge pages"] = Machine.UsesHugePages(pid) ? "in use" : $"not in use (the system would need {needed})";
+        }
+
         Description = description;
         await using var command = new NpgsqlCommand($"select coalesce(array_agg(datname::text), '{{}}') from pg_database where datname like '{Prefix}%'", connection);
         foreach (var left in (string[])(await command.ExecuteScalarAsync(cancellationToken))!)
