@@ -97,6 +97,93 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
         }
     }
 
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task Of_two_answers_for_one_ticket_in_one_statement_the_one_whose_lease_it_is_counts(bool isFirst)
+    {
+        var store = app.Services.GetRequiredService<TicketStore>();
+        var ids = await AddManyAsync("con dos respuestas");
+        var first = await ClaimAsync(ids);
+        await app.ExecuteAsync("update ticket_work set due_at = now() - interval '1 second' where ticket_id = @id", new { id = ids[3] });
+        var second = await ClaimAsync(ids[3]);
+        var labels = new Labels("Comercial", "Positivo");
+        (ClaimedTicket Ticket, Decision Decision)[] late = [.. first.Select(ticket => (ticket, Decide(ticket, new Labels("Tecnico", "Negativo"))))];
+        (ClaimedTicket Ticket, Decision Decision)[] good = [(second[0], Decide(second[0], labels))];
+
+        var statuses = await store.CompleteAsync(isFirst ? [.. good, .. late] : [.. late, .. good], wait: false);
+
+        Assert.Equal(
+            late.Select(answer => answer.Ticket.Id == ids[3] ? WriteStatus.LeaseLost : WriteStatus.Written),
+            isFirst ? statuses[1..] : statuses[..^1]);
+        Assert.Equal(WriteStatus.Written, isFirst ? statuses[0] : statuses[^1]);
+        Assert.Equal((labels.Category, labels.Sentiment), await app.QuerySingleAsync<(string, string)>("select category, sentiment from tickets where id = @id", new { id = ids[3] }));
+        var decision = Assert.Single(await app.ReadDecisionsAsync(ids[3]))!;
+        Assert.Equal(("Comercial", 2), ((string?)decision["category"], (int)decision["attempts"]!));
+        Assert.Equal((0, 0), await app.QuerySingleAsync<(int, int)>("select (select count(*) from ticket_work), (select count(*) from ticket_text_locks)"));
+    }
+
+    [Theory]
+    [InlineData("update tickets set description = 'otro' where id = @id", WriteStatus.Stale)]
+    [InlineData("update tickets set description = 'otro' where id = @id; update tickets set description = @text where id = @id", WriteStatus.Written)]
+    [InlineData("update tickets set created_at = now() where id = @id", WriteStatus.Written)]
+    [InlineData("update tickets set category = 'Comercial', sentiment = 'Positivo', processed = true where id = @id", WriteStatus.Stale)]
+    [InlineData("delete from tickets where id = @id", WriteStatus.LeaseLost)]
+    [InlineData("select from tickets where id = @id for no key update; update ticket_work set lease_token = gen_random_uuid() where ticket_id = @id", WriteStatus.LeaseLost)]
+    [InlineData("update tickets set category = 'Comercial', sentiment = 'Positivo', processed = true where id = @id; delete from ticket_work where ticket_id = @id", WriteStatus.LeaseLost)]
+    public async Task What_somebody_commits_while_an_answer_waits_for_him_counts(string change, WriteStatus expected)
+    {
+        var store = app.Services.GetRequiredService<TicketStore>();
+        var id = await app.AddTicketAsync("se espera");
+        var ticket = Assert.Single(await ClaimAsync(id));
+        await using var other = new NpgsqlConnection(app.ConnectionString);
+        await other.OpenAsync();
+        await using var transaction = await other.BeginTransactionAsync();
+        await other.ExecuteAsync(change, new { id, text = ticket.Description }, transaction);
+        var before = await other.QuerySingleOrDefaultAsync<(string?, string?)>("select category, sentiment from tickets where id = @id", new { id }, transaction);
+
+        var writing = store.CompleteAsync([(ticket, Decide(ticket, new Labels("Tecnico", "Negativo")))], wait: true);
+        await Eventually.TrueAsync(
+            async () => await app.QuerySingleAsync<int>("select count(*) from pg_stat_activity where datname = current_database() and application_name = 'ticket-functions' and wait_event_type = 'Lock'") == 1,
+            "the answer waits");
+        await transaction.CommitAsync();
+
+        Assert.Equal([expected], await writing);
+        var isWritten = expected == WriteStatus.Written;
+        Assert.Equal(isWritten ? ("Tecnico", "Negativo") : before, await other.QuerySingleOrDefaultAsync<(string?, string?)>("select category, sentiment from tickets where id = @id", new { id }));
+        Assert.Equal(isWritten ? 1 : 0, (await app.ReadDecisionsAsync(id)).Count);
+        Assert.Equal(
+            expected == WriteStatus.Stale ? [ticket.LeaseToken] : [],
+            await other.QueryAsync<Guid>("select lease_token from ticket_work where ticket_id = @id and lease_token = @LeaseToken", new { id, ticket.LeaseToken }));
+    }
+
+    [Theory]
+    [InlineData("new.description := upper(new.description); return new;", "StorageRefused")]
+    [InlineData("return null;", null)]
+    public async Task A_trigger_of_the_team_s_that_changes_the_text_or_refuses_silently_leaves_no_labels_that_nobody_decided(string body, string? error)
+    {
+        var ids = await AddManyAsync("con un disparador");
+        await app.ExecuteAsync(
+            $"""
+            create function of_the_team() returns trigger language plpgsql as $$ begin {body} end $$;
+            create trigger a_of_the_team before update on tickets for each row when (new.id = '{ids[3]}') execute function of_the_team();
+            """);
+        try
+        {
+            var answers = await ProcessAllAsync(ids);
+
+            Assert.Equal(Many - 1, answers.Count(answer => answer.StatusCode == HttpStatusCode.OK));
+            Assert.NotEqual(HttpStatusCode.OK, answers[3].StatusCode);
+            Assert.Equal(Many - 1, await app.QuerySingleAsync<int>("select count(*) from tickets join ticket_decisions on ticket_id = tickets.id where processed and text_sha256 = sha256(convert_to(description, 'UTF8'))"));
+            Assert.Equal(1, await app.QuerySingleAsync<int>("select count(*) from tickets where not processed and category is null"));
+            Assert.Equal([error], await app.QueryAsync<string?>("select split_part(last_error, ':', 1) from ticket_work"));
+        }
+        finally
+        {
+            await app.ExecuteAsync("drop function of_the_team() cascade");
+        }
+    }
+
     [Fact]
     public async Task One_whose_labels_the_database_refuses_does_not_keep_the_others_from_theirs()
     {
@@ -257,7 +344,8 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
                 """
                 update ticket_work set lease_token = null, due_at = now() - interval '1 s', parked_at = case when hashtext(ticket_id::text) % 2 = 0 then now() end
                 """);
-            Assert.Equal(100, (await store.ClaimDueAsync(100, null, withWaiting: true, terms)).Tickets.Count);
+            var due = (await store.ClaimDueAsync(100, null, withWaiting: true, terms)).Tickets;
+            Assert.Equal(100, due.Count);
             var backlog = await store.CountBacklogAsync(CancellationToken.None);
             Assert.Equal((Tickets, 100), (backlog.Unprocessed, backlog.InFlight));
             Assert.InRange(backlog.Parked, 1, Tickets - 101);
@@ -267,6 +355,8 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
             backlog = await store.CountBacklogAsync(CancellationToken.None);
             Assert.Equal(backlog.Parked, (await store.FindParkedAsync(CancellationToken.None)).Count);
             Assert.Equal(backlog.Parked, (await store.ReviveAsync(null, CancellationToken.None)).Count);
+            var answers = due.Select(ticket => (ticket, Decide(ticket, new Labels("Tecnico", "Negativo")))).ToList();
+            Assert.All(await store.CompleteAsync(answers, wait: false), status => Assert.Equal(WriteStatus.Written, status));
         }
 
         // A session's reads are counted at its end.
@@ -299,6 +389,17 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
         {
             await app.ExecuteAsync("alter table tickets alter column category type text");
         }
+    }
+
+    private static Decision Decide(ClaimedTicket ticket, Labels labels) => new(
+        labels, new ClassifierIdentity("model", "proveedor", "modelo", "prompt", "taxonomy", "{}"), ticket.TextSha256, null, false,
+        [ScriptedClassifier.Call("modelo", tokensIn: 1, cost: null)], TimeSpan.Zero);
+
+    private async Task<List<ClaimedTicket>> ClaimAsync(params Guid[] ids)
+    {
+        var requests = ids.Select(id => new ClaimRequest(id, Guid.NewGuid())).ToList();
+        var claims = await app.Services.GetRequiredService<TicketStore>().ClaimAsync(requests, app.Services.GetRequiredService<TicketTriage>().Terms, wait: true);
+        return [.. claims.Select(claim => Assert.IsType<Claim.Held>(claim).Ticket)];
     }
 
     private async Task<Guid[]> AddManyAsync(string text)

@@ -251,7 +251,7 @@ public sealed partial class TicketStore
         """
         with ticket as (
           select
-            answer.n, answer.id, answer.lease_token, tickets.created_at, (
+            answer.n, answer.id, answer.lease_token, (
               tickets.description = (@descriptions)[answer.n]
               and (
                 not tickets.processed
@@ -263,24 +263,30 @@ public sealed partial class TicketStore
           for no key update of tickets
         """;
 
-    /// <summary>The end of the lease is what shows that it was held: who deletes the work row is the one who may write.</summary>
     private const string CompleteLocked =
         """
         ),
-        released as (
-          delete from public.ticket_work
-          where ticket_id = any(array(select id from ticket where is_same))
-            and lease_token = any(array(select lease_token from ticket where is_same))
-          returning ticket_id, attempts, array_position(@tokens, lease_token) as n
+        owned as (
+          select ticket.n, ticket.id, ticket.is_same, work.attempts
+          from ticket
+          cross join lateral (
+            select attempts
+            from public.ticket_work
+            where ticket_id = ticket.id
+              and lease_token = ticket.lease_token
+            offset 0
+            for update
+          ) as work
         ),
         written as (
           update public.tickets
-          set category = (@categories)[released.n],
-            sentiment = (@sentiments)[released.n],
+          set category = (@categories)[owned.n],
+            sentiment = (@sentiments)[owned.n],
             processed = true
-          from released
-          where tickets.id = released.ticket_id
-          returning released.n, tickets.id, tickets.created_at, released.attempts
+          from owned
+          where tickets.id = owned.id
+            and owned.is_same
+          returning owned.n, tickets.id, tickets.created_at, owned.attempts
         ),
         recorded as (
           insert into public.ticket_decisions (
@@ -295,22 +301,23 @@ public sealed partial class TicketStore
           from written
           cross join lateral (select (@deciders)[n] as decider) as by
         ),
+        released as (
+          delete from public.ticket_work
+          where ticket_id = any(array(select id from written))
+            and lease_token = any(array(select (@tokens)[n] from written))
+        ),
         unlocked as (
           delete from public.ticket_text_locks
           where text_sha256 = any(@hashes)
             and lease_token = any(array(select lease_token from ticket))
         )
-        select
-          n, false as is_written, not is_same and exists (
-            select
-            from public.ticket_work
-            where ticket_id = ticket.id
-              and lease_token = ticket.lease_token
-            offset 0
-          ) as is_stale, null::float8 as first_after_seconds
+        select n, 'seen' as step, null::float8 as first_after_seconds
         from ticket
         union all
-        select n, true, false, case when @timesFirst and not exists (select from public.ticket_decisions where ticket_decisions.ticket_id = written.id)
+        select n, 'owned', null
+        from owned
+        union all
+        select n, 'written', case when @timesFirst and not exists (select from public.ticket_decisions where ticket_id = written.id offset 0)
           then extract(epoch from clock_timestamp() - created_at)::float8 end
         from written
         """;
@@ -615,10 +622,15 @@ public sealed partial class TicketStore
                 {
                     // The rows of a later step come later.
                     var i = (int)reader.GetInt64(0) - 1;
-                    statuses[i] = reader.GetBoolean(1) ? WriteStatus.Written : reader.GetBoolean(2) ? WriteStatus.Stale : WriteStatus.LeaseLost;
-                    if (!reader.IsDBNull(3))
+                    statuses[i] = reader.GetString(1) switch
                     {
-                        Telemetry.RecordTimeToLabel(TimeSpan.FromSeconds(reader.GetDouble(3)), answers[i].Decision.Source);
+                        "written" => WriteStatus.Written,
+                        "owned" => WriteStatus.Stale,
+                        _ => WriteStatus.LeaseLost,
+                    };
+                    if (!reader.IsDBNull(2))
+                    {
+                        Telemetry.RecordTimeToLabel(TimeSpan.FromSeconds(reader.GetDouble(2)), answers[i].Decision.Source);
                     }
                 }
 

@@ -3,6 +3,9 @@ namespace TicketFunctions.Compare;
 /// <summary>What a run measures, how long, and where it writes.</summary>
 internal sealed record BenchOptions
 {
+    /// <summary>The tickets of each client in a cell with a slow model.</summary>
+    private const int Turns = 150;
+
     public static readonly string[] AllSuites = ["http", "sweep", "start", "duplicates", "database", "scale"];
 
     /// <summary>As it was typed.</summary>
@@ -18,7 +21,7 @@ internal sealed record BenchOptions
 
     public required int Rounds { get; init; }
 
-    /// <summary>The length of a cell under load.</summary>
+    /// <summary>The length of a cell under load, with a slow model the least of it.</summary>
     public required int Seconds { get; init; }
 
     /// <summary>The load before it that is not measured.</summary>
@@ -60,10 +63,16 @@ internal sealed record BenchOptions
     /// <summary>A missed bar is a failure.</summary>
     public required bool Assert { get; init; }
 
-    /// <summary>Tickets enough for the fastest contestant.</summary>
-    public int Tickets => 30_000 * (Seconds + WarmUp);
+    /// <summary>Tickets enough for the fastest contestant, also where the model's latency makes a cell longer.</summary>
+    public int Tickets => (30_000 * (Seconds + WarmUp)) + (Turns * Clients.DefaultIfEmpty(256).Max());
 
     public string Artifacts => Path.Combine(Solution, "artifacts", "bench");
+
+    /// <summary>
+    /// So long that each client sends about <see cref="Turns"/> tickets. All clients begin at once, so that their first tickets wait for each other,
+    /// and what is under way at the end is not counted: of few and long turns that would be a large part.
+    /// </summary>
+    public int SecondsAt(int latency) => Math.Max(Seconds, latency * Turns / 1000);
 
     public bool Includes(string contestant) => Only.Count == 0 || Only.Contains(contestant);
 

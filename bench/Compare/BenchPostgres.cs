@@ -220,10 +220,9 @@ internal sealed class BenchPostgres : IAsyncDisposable
             description[name] = await ScalarAsync<string>("postgres", $"select current_setting('{name}')", cancellationToken);
         }
 
-        if (Pid is { } pid)
+        if (Pid is { } pid && Machine.UsesHugePages(pid) is { } isInUse)
         {
-            var needed = await ScalarAsync<string>("postgres", "select coalesce(current_setting('shared_memory_size_in_huge_pages', true), 'some')", cancellationToken);
-            description["huge pages"] = Machine.UsesHugePages(pid) ? "in use" : $"not in use (the system would need {needed})";
+            description["huge pages"] = isInUse ? "in use" : "not in use";
         }
 
         Description = description;

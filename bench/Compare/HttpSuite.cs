@@ -11,12 +11,6 @@ internal sealed class HttpSuite(Bench bench, Contestants contestants)
     /// <summary>The least that the warm-up sends: on a busy machine its seconds alone leave code that is not compiled to its end.</summary>
     private const int WarmUpRequests = 5000;
 
-    /// <summary>
-    /// The least that a client has answered. All begin at once, so that the first tickets wait for each other, and what is under way at
-    /// the end is not counted: of a few long turns that would be a large part.
-    /// </summary>
-    private const int Turns = 150;
-
     public async Task RunAsync(CancellationToken cancellationToken)
     {
         var chosen = await bench.ChooseAsync(contestants.Http, cancellationToken);
@@ -79,8 +73,7 @@ internal sealed class HttpSuite(Bench bench, Contestants contestants)
         var cpu = Cpu(child);
         var ended = Machine.CpuOfEnded();
         // Past what the warm-up sent, answered or not.
-        var seconds = Math.Max(options.Seconds, cell.Latency * Turns / 1000);
-        var load = await bench.LoadAsync(url, cell.Clients, seconds, Math.Max(warm, warmCalls.Calls) + 5000, copies, block, cancellationToken);
+        var load = await bench.LoadAsync(url, cell.Clients, options.SecondsAt(cell.Latency), Math.Max(warm, warmCalls.Calls) + 5000, copies, block, cancellationToken);
         var used = Cpu(child).Zip(cpu, (after, before) => Math.Max(0, after - before) / load.Requests * 1e6).ToArray();
         var loadCpu = (Machine.CpuOfEnded() - ended) / load.Requests * 1e6;
         var memory = Machine.MemoryOfTree(child.Pid);

@@ -15,7 +15,7 @@ var suites = new Argument<string[]>("suites")
 };
 suites.AcceptOnlyFromAmong([.. BenchOptions.AllSuites, "all"]);
 var rounds = Number("--rounds", "Interleaved rounds; the tables hold their medians.", 3, 1, 100);
-var seconds = Number("--seconds", "The length of each cell under load.", 5, 1, 600);
+var seconds = Number("--seconds", "The length of each cell under load; with a slow model it is the least.", 5, 1, 600);
 var warmUp = Number("--warm-up", "Seconds of load before it that are not measured.", 4, 1, 600);
 var only = List("--only", "The contestants, by name; by default all.");
 var latencies = List("--latency", "The model's latencies in milliseconds.", "0,200");
