@@ -41,7 +41,7 @@ internal static class Machine
     /// <summary>Whether some of a process's memory is in huge pages that were reserved for such use; null when we may not know.</summary>
     /// <remarks>https://www.kernel.org/doc/html/latest/admin-guide/mm/hugetlbpage.html</remarks>
     public static bool? UsesHugePages(int pid) => ReadLines($"/proc/{pid}/smaps_rollup") is { Length: > 0 } lines
-        ? lines.Select(line => line.Split(' ', StringSplitOptions.RemoveEmptyEntries)).Any(words => words[0] is "Shared_Hugetlb:" or "Private_Hugetlb:" && words[1] != "0")
+        ? lines.Select(line => line.Split(' ', StringSplitOptions.RemoveEmptyEntries)).Any(words => words[0] is ("Shared_Hugetlb:" or "Private_Hugetlb:") && words[1] != "0")
         : null;
 
     public static int FindFreePort()
