@@ -158,9 +158,9 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
     }
 
     [Theory]
-    [InlineData("new.description := upper(new.description); return new;", "StorageRefused")]
-    [InlineData("return null;", null)]
-    public async Task A_trigger_of_the_team_s_that_changes_the_text_or_refuses_silently_leaves_no_labels_that_nobody_decided(string body, string? error)
+    [InlineData("new.description := upper(new.description); return new;")]
+    [InlineData("return null;")]
+    public async Task A_trigger_of_the_team_s_that_changes_the_text_or_refuses_silently_leaves_no_labels_that_nobody_decided(string body)
     {
         var ids = await AddManyAsync("con un disparador");
         await app.ExecuteAsync(
@@ -176,7 +176,7 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
             Assert.NotEqual(HttpStatusCode.OK, answers[3].StatusCode);
             Assert.Equal(Many - 1, await app.QuerySingleAsync<int>("select count(*) from tickets join ticket_decisions on ticket_id = tickets.id where processed and text_sha256 = sha256(convert_to(description, 'UTF8'))"));
             Assert.Equal(1, await app.QuerySingleAsync<int>("select count(*) from tickets where not processed and category is null"));
-            Assert.Equal([error], await app.QueryAsync<string?>("select split_part(last_error, ':', 1) from ticket_work"));
+            Assert.Equal(["StorageRefused"], await app.QueryAsync<string>("select split_part(last_error, ':', 1) from ticket_work"));
         }
         finally
         {

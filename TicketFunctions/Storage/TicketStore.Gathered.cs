@@ -314,7 +314,7 @@ public sealed partial class TicketStore
         select n, 'seen' as step, null::float8 as first_after_seconds
         from ticket
         union all
-        select n, 'owned', null
+        select n, case when is_same then 'refused' else 'stale' end, null
         from owned
         union all
         select n, 'written', case when @timesFirst and not exists (select from public.ticket_decisions where ticket_id = written.id offset 0)
@@ -625,7 +625,8 @@ public sealed partial class TicketStore
                     statuses[i] = reader.GetString(1) switch
                     {
                         "written" => WriteStatus.Written,
-                        "owned" => WriteStatus.Stale,
+                        "refused" => WriteStatus.Refused,
+                        "stale" => WriteStatus.Stale,
                         _ => WriteStatus.LeaseLost,
                     };
                     if (!reader.IsDBNull(2))

@@ -360,9 +360,7 @@ public sealed partial class TicketTriage : IDisposable
         }
         catch (PostgresException e) when (!StorageFaults.IsPassing(e))
         {
-            var refused = new ClassificationResult.Failed(
-                FailureKind.StorageRefused, $"refused: the database does not take these labels for this row (SQLSTATE {e.SqlState})", null, decision.Calls);
-            return await FailAsync(ticket, decision.TextSha256, refused, claimed, stopping);
+            return await RefuseAsync($"SQLSTATE {e.SqlState}");
         }
 
         switch (status)
@@ -371,6 +369,9 @@ public sealed partial class TicketTriage : IDisposable
                 Log.Labelled(_logger, ticket.Id, decision.Source, (long)decision.Latency.TotalMilliseconds, ticket.Attempts, decision.Calls.Count);
                 return new TriageResult.Labelled(
                     ticket.Id, decision.Labels, decision.Source, decision.Identity.Model, decision.Confidence);
+
+            case WriteStatus.Refused:
+                return await RefuseAsync("a trigger drops the update");
 
             case WriteStatus.Stale:
                 Log.Stale(_logger, ticket.Id);
@@ -388,6 +389,13 @@ public sealed partial class TicketTriage : IDisposable
                 await ((Task)GiveBackAsync(ticket, TimeSpan.Zero)).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
                 return new TriageResult.InProgress(TimeSpan.Zero);
         }
+
+        Task<TriageResult> RefuseAsync(string why) => FailAsync(
+            ticket,
+            decision.TextSha256,
+            new ClassificationResult.Failed(FailureKind.StorageRefused, $"refused: the database does not take these labels for this row ({why})", null, decision.Calls),
+            claimed,
+            stopping);
     }
 
     private async Task<TriageResult> FailAsync(
