@@ -1,7 +1,6 @@
 using System.ComponentModel;
 using System.ComponentModel.DataAnnotations;
 using System.Text.Json;
-using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
 using System.Text.Json.Serialization.Metadata;
 using TicketFunctions.Classification;
@@ -61,7 +60,8 @@ internal sealed class JsonAnswer<T>(T value, JsonTypeInfo<T> contract, int statu
     }
 }
 
-[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
+/// <summary>Writes the answers. Without descriptions of their members, which the first answer of each process would wait for.</summary>
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, GenerationMode = JsonSourceGenerationMode.Serialization)]
 [JsonSerializable(typeof(TicketAnswer))]
 [JsonSerializable(typeof(AcceptedAnswer))]
 [JsonSerializable(typeof(IgnoredAnswer))]
@@ -69,5 +69,4 @@ internal sealed class JsonAnswer<T>(T value, JsonTypeInfo<T> contract, int statu
 [JsonSerializable(typeof(BacklogAnswer))]
 [JsonSerializable(typeof(ModelsAnswer))]
 [JsonSerializable(typeof(Problem.Body))]
-[JsonSerializable(typeof(JsonObject))]
 internal sealed partial class AnswerJson : JsonSerializerContext;

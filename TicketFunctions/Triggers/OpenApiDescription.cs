@@ -42,6 +42,14 @@ public sealed class OpenApiDescription(Taxonomy taxonomy, WebhookSignatures sign
 
     private sealed class Builder(Taxonomy taxonomy, bool areSigned)
     {
+        /// <summary>As <see cref="AnswerJson"/> writes, and with a description of every member.</summary>
+        private static readonly JsonSerializerOptions Contracts = new()
+        {
+            PropertyNamingPolicy = AnswerJson.Default.Options.PropertyNamingPolicy,
+            Converters = { new JsonStringEnumConverter() },
+            TypeInfoResolver = new DefaultJsonTypeInfoResolver(),
+        };
+
         private readonly OpenApiDocument _document = new()
         {
             Info = new OpenApiInfo
@@ -208,8 +216,7 @@ public sealed class OpenApiDescription(Taxonomy taxonomy, WebhookSignatures sign
         };
 
         /// <summary>The schema of a type: a reference where it is an object of ours, which is described once.</summary>
-        private IOpenApiSchema DescribeType(Type type) => Parse(DescribeContract(
-            AnswerJson.Default.GetTypeInfo(type) ?? RequestJson.Default.GetTypeInfo(type) ?? throw new InvalidOperationException($"{type} has no JSON contract.")));
+        private IOpenApiSchema DescribeType(Type type) => Parse(DescribeContract(Contracts.GetTypeInfo(type)));
 
         private JsonNode DescribeContract(JsonTypeInfo contract)
         {

@@ -4,6 +4,10 @@ using Microsoft.Azure.Functions.Worker;
 
 namespace TicketFunctions.Triggers;
 
+/// <summary>A function, and the parameter that says what starts it.</summary>
+/// <remarks>No tuple: what the framework's queries need for one is compiled at every start.</remarks>
+public sealed record TriggerFunction(string Name, MethodInfo Method, ParameterInfo Trigger);
+
 /// <summary>A function that answers HTTP requests, as its attributes say.</summary>
 /// <param name="Name">The function's name.</param>
 /// <param name="Method">What runs.</param>
@@ -15,22 +19,22 @@ public sealed record HttpFunction(string Name, MethodInfo Method, string Path, I
 /// <summary>Reads the functions of this assembly from their attributes.</summary>
 public static class TriggerFunctions
 {
-    private static readonly (string Name, MethodInfo Method, ParameterInfo[] Parameters)[] All =
+    private static readonly MethodInfo[] All =
     [
         .. from type in typeof(TriggerFunctions).Assembly.GetExportedTypes()
            where type is { IsClass: true, IsSealed: true, IsAbstract: false }
            from method in type.GetMethods(BindingFlags.Public | BindingFlags.Instance | BindingFlags.DeclaredOnly)
            where method.IsDefined(typeof(FunctionAttribute))
-           select (method.GetCustomAttribute<FunctionAttribute>()!.Name, method, method.GetParameters()),
+           select method,
     ];
 
     /// <summary>The functions with a parameter that carries <typeparamref name="TTrigger"/>.</summary>
-    public static IEnumerable<(string Name, MethodInfo Method, ParameterInfo Trigger)> Find<TTrigger>()
+    public static IEnumerable<TriggerFunction> Find<TTrigger>()
         where TTrigger : Attribute =>
-        from function in All
-        from parameter in function.Parameters
+        from method in All
+        from parameter in method.GetParameters()
         where parameter.IsDefined(typeof(TTrigger))
-        select (function.Name, function.Method, parameter);
+        select new TriggerFunction(method.GetCustomAttribute<FunctionAttribute>()!.Name, method, parameter);
 
     public static IEnumerable<HttpFunction> FindHttp()
     {
