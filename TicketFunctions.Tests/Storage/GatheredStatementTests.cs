@@ -185,6 +185,39 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
     }
 
     [Fact]
+    public async Task A_trigger_that_drops_the_update_refuses_what_is_still_as_it_was_decided_and_a_forced_ticket_keeps_its_labels()
+    {
+        var ids = await AddManyAsync("sin una palabra");
+        var tickets = await ClaimAsync(ids);
+        var forced = await app.AddTicketAsync("forzado, sin una palabra");
+        await app.ProcessAsync(forced);
+        var stored = await app.ReadTicketAsync(forced);
+        app.Model.On("forzado, sin una palabra", ModelStub.Labels("Otro", "Negativo"));
+        await app.ExecuteAsync(
+            $"""
+            update tickets set description = 'cambiado' where id = '{ids[1]}';
+            create function of_the_team() returns trigger language plpgsql as $$ begin return null; end $$;
+            create trigger a_of_the_team before update on tickets for each row when (new.id in ('{ids[0]}', '{ids[1]}', '{forced}')) execute function of_the_team();
+            """);
+        try
+        {
+            var answers = tickets.Select(ticket => (ticket, Decide(ticket, new Labels("Tecnico", "Negativo")))).ToList();
+            Assert.Equal(
+                tickets.Select(ticket => ticket.Id == ids[0] ? WriteStatus.Refused : ticket.Id == ids[1] ? WriteStatus.Stale : WriteStatus.Written),
+                await app.Services.GetRequiredService<TicketStore>().CompleteAsync(answers, wait: false));
+
+            await (await app.ProcessAsync(forced, query: "?force=true")).AssertProblemAsync(503, "storage-unavailable");
+            Assert.Equal(stored, await app.ReadTicketAsync(forced));
+            Assert.Equal(["storage_refused"], await app.QueryAsync<string>("select kind from ticket_failures where ticket_id = @forced", new { forced }));
+            Assert.Equal(0, await app.QuerySingleAsync<int>("select count(*) from ticket_work where ticket_id = @forced", new { forced }));
+        }
+        finally
+        {
+            await app.ExecuteAsync("drop function of_the_team() cascade");
+        }
+    }
+
+    [Fact]
     public async Task One_whose_labels_the_database_refuses_does_not_keep_the_others_from_theirs()
     {
         var ids = await AddManyAsync("con uno malo");

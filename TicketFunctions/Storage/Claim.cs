@@ -75,7 +75,7 @@ public enum WriteStatus
     /// <summary>The lease is held, but the row's text or state is not the one that was classified; nothing was written.</summary>
     Stale,
 
-    /// <summary>The lease is held and the row is as it was, but a trigger of the database's own dropped the update without an error; nothing was written.</summary>
+    /// <summary>The lease is held and the row is as it was, but a trigger of the team's own dropped the update without an error; nothing was written.</summary>
     Refused,
 
     /// <summary>The lease belongs to somebody else by now, or to nobody; nothing was written.</summary>

@@ -172,7 +172,7 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
         };
     }
 
-    /// <summary>Records an attempt that took calls and left no labels, unless these calls are a decision's already.</summary>
+    /// <summary>Records an attempt that took calls and left no labels, unless it lost its lease and these calls are a decision's already.</summary>
     /// <remarks>They are when a write of ours was committed and its receipt lost on the way: the next try finds the lease gone.</remarks>
     /// <returns>Rows written.</returns>
     public Task<int> RecordFailureAsync(ClaimedTicket ticket, FailedAttempt failure, CancellationToken cancellationToken)
@@ -184,13 +184,14 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
               ticket_id, lease_token, attempt, kind, reason, text_sha256, answered, tokens_in, tokens_out, cost, calls
             )
             select @Id, @LeaseToken, @Attempts, @Kind, @Reason, @TextSha256, @Answered, @TokensIn, @TokensOut, @Cost, @Calls::jsonb
-            where not exists (
-              select
-              from public.ticket_decisions
-              where ticket_id = @Id
-                and text_sha256 = @TextSha256
-                and calls = @Calls::jsonb
-            )
+            where @Kind <> 'lease_lost'
+              or not exists (
+                select
+                from public.ticket_decisions
+                where ticket_id = @Id
+                  and text_sha256 = @TextSha256
+                  and calls = @Calls::jsonb
+              )
             on conflict (lease_token) do nothing
             """,
             new

@@ -60,7 +60,7 @@ internal sealed class JsonAnswer<T>(T value, JsonTypeInfo<T> contract, int statu
     }
 }
 
-/// <summary>Writes the answers. Without descriptions of their members, which the first answer of each process would wait for.</summary>
+/// <summary>Writes the answers, each in one piece; it can do nothing else. Descriptions of their members are left out: the first answer of each process would wait for them.</summary>
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, GenerationMode = JsonSourceGenerationMode.Serialization)]
 [JsonSerializable(typeof(TicketAnswer))]
 [JsonSerializable(typeof(AcceptedAnswer))]

@@ -42,10 +42,9 @@ public sealed class OpenApiDescription(Taxonomy taxonomy, WebhookSignatures sign
 
     private sealed class Builder(Taxonomy taxonomy, bool areSigned)
     {
-        /// <summary>As <see cref="AnswerJson"/> writes, and with a description of every member.</summary>
-        private static readonly JsonSerializerOptions Contracts = new()
+        /// <summary>The settings of <see cref="AnswerJson"/>, and the names that <see cref="RequestJson"/> has for enums, with a description of every member.</summary>
+        private readonly JsonSerializerOptions _contracts = new(AnswerJson.Default.Options)
         {
-            PropertyNamingPolicy = AnswerJson.Default.Options.PropertyNamingPolicy,
             Converters = { new JsonStringEnumConverter() },
             TypeInfoResolver = new DefaultJsonTypeInfoResolver(),
         };
@@ -216,7 +215,7 @@ public sealed class OpenApiDescription(Taxonomy taxonomy, WebhookSignatures sign
         };
 
         /// <summary>The schema of a type: a reference where it is an object of ours, which is described once.</summary>
-        private IOpenApiSchema DescribeType(Type type) => Parse(DescribeContract(Contracts.GetTypeInfo(type)));
+        private IOpenApiSchema DescribeType(Type type) => Parse(DescribeContract(_contracts.GetTypeInfo(type)));
 
         private JsonNode DescribeContract(JsonTypeInfo contract)
         {
