@@ -345,6 +345,21 @@ public sealed class SweepTests(TicketApp app) : IClassFixture<TicketApp>, IAsync
     }
 
     [Fact]
+    public async Task A_parked_ticket_stays_parked_also_where_more_attempts_are_allowed_by_now()
+    {
+        const string Text = "aparcado antes de subir el límite";
+        var id = await app.AddTicketAsync(Text);
+        await app.ExecuteAsync(
+            "insert into ticket_work (ticket_id, attempts, due_at, parked_at, last_error) values (@id, 1, now() - interval '1 day', now(), 'UpstreamInvalid: nada')", new { id });
+
+        await (await app.ProcessAsync(id)).AssertProblemAsync(502, "upstream-invalid");
+        Assert.Equal(0, (await app.SweepAsync()).Claimed);
+
+        Assert.Empty(app.Model.CallsFor(Text));
+        Assert.True((await ReadWorkAsync(id)) is { Attempts: 1, Held: false, Parked: true });
+    }
+
+    [Fact]
     public async Task Blank_texts_are_parked_without_a_call_until_somebody_writes_something()
     {
         var blank = await app.AddTicketAsync("   ");
