@@ -106,6 +106,10 @@ public sealed class FailedAttemptTests(TicketApp app) : IClassFixture<TicketApp>
         // Other calls were paid as well.
         await store.RecordFailureAsync(ticket, new FailedAttempt("lease_lost", "", decision.TextSha256, [ScriptedClassifier.Call("modelo", tokensIn: 101)]), default);
         Assert.Equal("1 lease_lost 111", await ReadAsync(id));
+
+        // An attempt that kept its lease is another one, though its calls look like those of the decision.
+        await store.RecordFailureAsync(ticket with { LeaseToken = Guid.NewGuid() }, new FailedAttempt("storage_refused", "", decision.TextSha256, decision.Calls), default);
+        Assert.Equal(2, await app.QuerySingleAsync<int>("select count(*) from ticket_failures where ticket_id = @id", new { id }));
     }
 
     private Task<string> ReadAsync(Guid id) => app.QuerySingleAsync<string>(
