@@ -1,3 +1,5 @@
+using System.Runtime.InteropServices;
+using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
 using Npgsql;
@@ -490,10 +492,7 @@ public sealed partial class TicketStore
         // Every ticket gets a token of its own, so that no write for one can touch another. When this is sent again it has other
         // ones; the first ones tell what was claimed the first time, and that comes on top.
         var tokens = new Guid[2 * limit];
-        for (var i = 0; i < tokens.Length; i++)
-        {
-            tokens[i] = Guid.NewGuid();
-        }
+        RandomNumberGenerator.Fill(MemoryMarshal.AsBytes(tokens.AsSpan()));
 
         FreshTicket? last = null;
         var rows = await _runner.RunAsync(
