@@ -306,12 +306,12 @@ public sealed partial class TicketStore
         released as (
           delete from public.ticket_work
           where ticket_id = any(array(select id from written))
-            and lease_token = any(array(select (@tokens)[n] from written))
+            and (lease_token in (select (@tokens)[n] from written)) is true
         ),
         unlocked as (
           delete from public.ticket_text_locks
           where text_sha256 = any(@hashes)
-            and lease_token = any(array(select lease_token from ticket))
+            and (lease_token in (select lease_token from ticket)) is true
         )
         select n, 'seen' as step, null::float8 as first_after_seconds
         from ticket
