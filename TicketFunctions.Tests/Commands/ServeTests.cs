@@ -100,6 +100,7 @@ public sealed class ServeTests
 
         var open = await product.RunAsync("", [("ASPNETCORE_URLS", "http://0.0.0.0:0")], "serve");
         var busy = await product.RunAsync("", [("ASPNETCORE_URLS", $"http://{taken.LocalEndpoint}")], "serve");
+        var away = await product.RunAsync("", [("ASPNETCORE_URLS", "http://192.0.2.1:7071"), ("Keys__Function", "a-key")], "serve");
 
         Assert.Equal(2, open.ExitCode);
         Assert.Matches("^error: .+Keys__Function.+\n$", open.Error);
@@ -108,6 +109,8 @@ public sealed class ServeTests
             $"error: The service cannot listen on http://{taken.LocalEndpoint}: Failed to bind to address http://{taken.LocalEndpoint}: address already in use. "
                 + "Set ASPNETCORE_URLS to another address, like http://localhost:7072.\n",
             busy.Error);
+        Assert.Equal(1, away.ExitCode);
+        Assert.Matches(@"^error: The service cannot listen on http://192\.0\.2\.1:7071: [^.]+\. Set ASPNETCORE_URLS to another address, .+\n$", away.Error);
     }
 
     [UnixFact]
@@ -186,10 +189,13 @@ public sealed class ServeTests
             await first.WaitForExitAsync();
         }
 
-        await using var second = product.Start([]);
+        // And now with a key, which it does not show.
+        await using var second = product.Start([], ("Keys__Function", "a-key"));
         using (var http = await second.ConnectAsync())
         {
+            http.DefaultRequestHeaders.Add("x-functions-key", "a-key");
             await second.ReadLineWithAsync("Ctrl-C stops.");
+            Assert.Contains("process-ticket -H \"x-functions-key: $Keys__Function\" -H", second.Output, StringComparison.Ordinal);
             Assert.Equal("stored", await PostAsync(http, $$"""{"id":"{{id}}"}"""));
             Assert.DoesNotContain("labelled", second.Output, StringComparison.Ordinal);
         }

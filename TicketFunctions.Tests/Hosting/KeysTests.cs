@@ -154,6 +154,7 @@ public sealed class KeysTests(GuardedApp guarded) : IClassFixture<GuardedApp>
     [InlineData("http://127.8.9.1:7071")]
     [InlineData("http://[::1]:0;http://LOCALHOST:7071")]
     [InlineData("http://unix:/tmp/tickets.sock")]
+    [InlineData(" ;")]
     public void Loopback_needs_none(string address) => Build(("urls", address));
 
     [Fact]

@@ -13,7 +13,7 @@ public sealed record ProblemError(
 /// <summary>An error answer: RFC 9457 problem details. It never repeats anything of the request.</summary>
 /// <param name="Status">The HTTP status.</param>
 /// <param name="Type">The stable name of the cause.</param>
-/// <param name="Title">The cause in a few words, always the same for one type.</param>
+/// <param name="Title">The cause in a few words; to be read, not compared.</param>
 /// <param name="Detail">What to do about it.</param>
 /// <param name="Errors">The members that are wrong.</param>
 /// <param name="RetryAfter">When to try again, at least a second.</param>
@@ -108,7 +108,7 @@ public sealed record Problem(
 
     internal sealed record Body(
         [property: Description("The stable name of the cause.")] string Type,
-        [property: Description("The cause in a few words, always the same for one type.")] string Title,
+        [property: Description("The cause in a few words; to be read, not compared.")] string Title,
         [property: Description("The HTTP status.")] int Status,
         [property: Description("What to do about it.")] string Detail,
         [property: Description("The name of the request in the log.")] string TraceId,

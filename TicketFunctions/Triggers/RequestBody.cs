@@ -61,7 +61,7 @@ public readonly struct RequestBody : IDisposable
                 // Either way the server must look for no further request behind this one: it would complain of the reading that was not finished.
                 if (e is BadHttpRequestException)
                 {
-                    // Badly framed, or the client has ended its side: it may still read the answer.
+                    // Badly framed, or ended too early.
                     request.HttpContext.Response.Headers.Connection = "close";
                 }
                 else

@@ -79,10 +79,14 @@ public sealed class WebhookSignatures(IOptions<WebhookOptions> options, TimeProv
         // Of a header that occurs twice nobody knows which one was meant.
         if (headers[IdHeader] is not [{ Length: > 0 } id]
             || headers[TimestampHeader] is not [{ } timestamp]
-            || headers[SignatureHeader] is not [{ } signatures]
-            || !long.TryParse(timestamp, NumberStyles.None, CultureInfo.InvariantCulture, out var signedAt))
+            || headers[SignatureHeader] is not [{ } signatures])
         {
             return $"the headers {IdHeader}, {TimestampHeader} and {SignatureHeader} are not all there once";
+        }
+
+        if (!long.TryParse(timestamp, NumberStyles.None, CultureInfo.InvariantCulture, out var signedAt))
+        {
+            return $"{TimestampHeader} is not a number of seconds since 1970";
         }
 
         var age = time.GetUtcNow().ToUnixTimeSeconds() - signedAt;

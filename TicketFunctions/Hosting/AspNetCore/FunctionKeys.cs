@@ -42,6 +42,9 @@ public sealed class FunctionKeys(IOptions<KeyOptions> options)
         return isAdmin | (isFunction & (level < AuthorizationLevel.System));
     }
 
+    /// <summary>The variable whose value opens functions of level Function; null when nothing need be shown.</summary>
+    public string? FindVariable() => _function is not null ? "Keys__Function" : _admin is not null ? "Keys__Admin" : null;
+
     /// <summary>Why the host must not start, or null: an address that others can reach needs keys.</summary>
     public static string? FindError(IConfiguration configuration, KeyOptions keys) =>
         FindOpenAddress(configuration) is not { } open || !string.IsNullOrWhiteSpace(keys.Function) ? null
@@ -82,13 +85,25 @@ public sealed class FunctionKeys(IOptions<KeyOptions> options)
     {
         try
         {
-            return BindingAddress.Parse(address);
+            if (BindingAddress.Parse(address) is var parsed && IsUsable(parsed))
+            {
+                return parsed;
+            }
         }
         catch (FormatException)
         {
-            throw new FormatException($"The address '{address}' to listen on cannot be read; write ASPNETCORE_URLS like http://localhost:7071, several with semicolons.");
         }
+
+        throw new FormatException($"The address '{address}' to listen on cannot be read; write ASPNETCORE_URLS like http://localhost:7071, several with semicolons.");
     }
+
+    /// <summary>What is read without an error, and refused or misunderstood later: a port that is no number stays with the host.</summary>
+    private static bool IsUsable(BindingAddress address) =>
+        (address.Scheme.Equals("http", StringComparison.OrdinalIgnoreCase) || address.Scheme.Equals("https", StringComparison.OrdinalIgnoreCase))
+        && (address.IsUnixPipe || address.IsNamedPipe
+            || (address.Port is >= IPEndPoint.MinPort and <= IPEndPoint.MaxPort
+                && address.PathBase.Length == 0
+                && (address.Host.StartsWith('[') || !address.Host.Contains(':', StringComparison.Ordinal))));
 
     private static bool IsLoopback(string address)
     {

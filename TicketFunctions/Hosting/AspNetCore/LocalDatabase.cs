@@ -34,7 +34,7 @@ public sealed class LocalDatabase : IAsyncDisposable
         var embedded = await EmbeddedPostgres.StartAsync(
             new EmbeddedPostgresOptions
             {
-                Folder = configuration["EmbeddedPostgres:Folder"] ?? DefaultFolder(),
+                Folder = configuration["EmbeddedPostgres:Folder"] is { } folder && !string.IsNullOrWhiteSpace(folder) ? folder : DefaultFolder(),
                 BinFolder = configuration["EmbeddedPostgres:BinFolder"],
             },
             services.GetRequiredService<ILogger<EmbeddedPostgres>>(),

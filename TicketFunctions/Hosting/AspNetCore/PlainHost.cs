@@ -25,7 +25,7 @@ public static class PlainHost
     {
         var builder = WebApplication.CreateSlimBuilder(new WebApplicationOptions { Args = ReadSettingsOnce, ContentRootPath = AppContext.BaseDirectory });
         builder.Configuration.AddLocalSettings().AddInMemoryCollection(settings ?? []);
-        if (string.IsNullOrEmpty(builder.Configuration["urls"]) && string.IsNullOrEmpty(builder.Configuration["http_ports"]))
+        if (string.IsNullOrEmpty(builder.Configuration["urls"]?.Trim(' ', ';')) && string.IsNullOrEmpty(builder.Configuration["http_ports"]))
         {
             builder.Configuration["urls"] = DefaultUrl;
         }

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Net.Sockets;
 using Microsoft.AspNetCore.Hosting.Server;
 using Microsoft.AspNetCore.Hosting.Server.Features;
 using Microsoft.Extensions.Options;
@@ -6,6 +7,7 @@ using Npgsql;
 using Spectre.Console;
 using TicketFunctions.Classification;
 using TicketFunctions.Storage;
+using TicketFunctions.Triggers;
 
 namespace TicketFunctions.Hosting.AspNetCore.Commands;
 
@@ -74,9 +76,9 @@ internal static class ServeCommand
         {
             await app.StartAsync(CancellationToken.None);
         }
-        catch (Exception e) when (e is InvalidOperationException or ArgumentException or FormatException or IOException)
+        catch (Exception e) when (e is InvalidOperationException or ArgumentException or FormatException or IOException or SocketException)
         {
-            throw new IOException($"The service cannot listen on {app.Configuration["urls"]}: {e.Message} Set ASPNETCORE_URLS to another address, like http://localhost:7072.");
+            throw new IOException($"The service cannot listen on {app.Configuration["urls"]}: {e.Message.TrimEnd('.')}. Set ASPNETCORE_URLS to another address, like http://localhost:7072.");
         }
     }
 
@@ -133,10 +135,17 @@ internal static class ServeCommand
 
         CommandLine.Screen.Write(table);
 
-        // Written plainly: a line that the screen wraps cannot be pasted.
-        Console.WriteLine($$"""
-            Try:
-              curl -s {{address}}/process-ticket -H 'content-type: application/json' -d '{"id":"{{rows[0].Id}}"}'
+        // Written plainly: a line that the screen wraps cannot be pasted. Keys are not shown, and a signature cannot be typed.
+        if (!app.Services.GetRequiredService<WebhookSignatures>().AreRequired)
+        {
+            var key = app.Services.GetRequiredService<FunctionKeys>().FindVariable() is { } variable ? $" -H \"x-functions-key: ${variable}\"" : "";
+            Console.WriteLine($$"""
+                Try:
+                  curl -s {{address}}/process-ticket{{key}} -H 'content-type: application/json' -d '{"id":"{{rows[0].Id}}"}'
+                """);
+        }
+
+        Console.WriteLine("""
             A new ticket, from another terminal:
               dotnet run --project TicketFunctions -- add "La app se cierra sola al abrir la cámara."
             """);
