@@ -1,3 +1,4 @@
+using System.Diagnostics.Metrics;
 using System.Net;
 using System.Security.Cryptography;
 using System.Text;
@@ -158,15 +159,16 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
     }
 
     [Theory]
-    [InlineData("new.description := upper(new.description); return new;")]
-    [InlineData("return null;")]
-    public async Task A_trigger_of_the_team_s_that_changes_the_text_or_refuses_silently_leaves_no_labels_that_nobody_decided(string body)
+    [InlineData("a", "new.description := upper(new.description); return new;")]
+    [InlineData("z", "new.description := upper(new.description); return new;")]
+    [InlineData("a", "return null;")]
+    public async Task A_trigger_of_the_team_s_that_changes_the_text_or_refuses_silently_leaves_no_labels_that_nobody_decided(string name, string body)
     {
         var ids = await AddManyAsync("con un disparador");
         await app.ExecuteAsync(
             $"""
             create function of_the_team() returns trigger language plpgsql as $$ begin {body} end $$;
-            create trigger a_of_the_team before update on tickets for each row when (new.id = '{ids[3]}') execute function of_the_team();
+            create trigger {name}_of_the_team before update on tickets for each row when (new.id = '{ids[3]}') execute function of_the_team();
             """);
         try
         {
@@ -402,6 +404,38 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
             from pg_stat_user_indexes
             """);
         Assert.InRange(read, Tickets, 100 * Tickets);
+    }
+
+    [Fact]
+    public async Task A_text_that_takes_minutes_to_normalise_keeps_neither_a_statement_nor_a_thread()
+    {
+        var good = await AddManyAsync("junto a las marcas");
+        await app.ExecuteAsync("insert into tickets (description, created_at) select 'a' || repeat(U&'\\0301', 300000) || repeat(U&'\\0323', 300000) || n, now() - interval '1 hour' from generate_series(1, 2) n");
+
+        var endless = await app.QuerySingleAsync<Guid>("select id from tickets where not processed and length(description) > 1000 limit 1");
+        Assert.All(await ProcessAllAsync([endless, .. good[..3]], asked: 4), answer => Assert.Equal(HttpStatusCode.OK, answer.StatusCode));
+        var summary = await app.Services.GetRequiredService<TicketSweep>().RunAsync(null, CancellationToken.None);
+
+        Assert.Equal((Many - 3 + 1, 0, SweepEnd.NothingDue), (summary.Labelled, summary.Waiting, summary.End));
+    }
+
+    [Theory]
+    [InlineData("infinity")]
+    [InlineData("-infinity")]
+    [InlineData("20261-12-01")]
+    [InlineData("0044-03-15 BC")]
+    public async Task A_ticket_created_at_no_time_that_could_be_counted_is_labelled_like_the_others(string createdAt)
+    {
+        using var listener = new MeterListener { InstrumentPublished = (instrument, me) => { if (instrument.Name == "tickets.time_to_label") { me.EnableMeasurementEvents(instrument); } } };
+        listener.Start();
+        Assert.True(Telemetry.RecordsTimeToLabel);
+        await app.ExecuteAsync($"insert into tickets (description, created_at) values ('de otro tiempo', '{createdAt}')");
+        await AddManyAsync("de este tiempo");
+
+        Assert.Equal(HttpStatusCode.OK, (await app.Http.GetAsync("/backlog")).StatusCode);
+        var summary = await app.Services.GetRequiredService<TicketSweep>().RunAsync(null, CancellationToken.None);
+
+        Assert.Equal((Many + 1, 0, SweepEnd.NothingDue), (summary.Labelled, summary.Waiting, summary.End));
     }
 
     [Fact]

@@ -74,7 +74,7 @@ public sealed class MigrationsTests
             create table tickets (
               id uuid primary key default gen_random_uuid(),
               created_at timestamptz default now(),
-              description text not null,
+              description text,
               category text,
               sentiment text,
               processed boolean default false
@@ -160,5 +160,18 @@ public sealed class MigrationsTests
         Assert.Equal(Files[..1], await database.ReadLinesAsync(History));
         await database.ExecuteAsync("drop table ticket_work");
         Assert.Equal(Migrations.All.Skip(1), await new Migrations(database.DataSource).ApplyAsync(default));
+    }
+
+    [Fact]
+    public async Task Tickets_without_a_text_are_for_the_team_to_mend()
+    {
+        await using var database = await ScratchDatabase.CreateAsync();
+        await database.ExecuteAsync("create table tickets (id uuid primary key default gen_random_uuid(), created_at timestamptz default now(), description text, category text, sentiment text, processed boolean default false); insert into tickets default values");
+
+        var error = await Assert.ThrowsAsync<PostgresException>(() => new Migrations(database.DataSource).ApplyAsync(default));
+
+        Assert.StartsWith("There are tickets without a text; give them one or delete them: ", error.MessageText, StringComparison.Ordinal);
+        await database.ExecuteAsync("update tickets set description = 'sin texto'");
+        Assert.Equal(Migrations.All.TakeLast(1), await new Migrations(database.DataSource).ApplyAsync(default));
     }
 }

@@ -63,9 +63,12 @@ public sealed class Taxonomy
 
     /// <summary>As a rule the word is one of the list as it stands.</summary>
     private static string? Find(Dictionary<string, LabelOptions> labels, string word) =>
-        (labels.GetValueOrDefault(word) ?? labels.GetValueOrDefault(Fold(word)))?.Label;
+        (labels.GetValueOrDefault(word) ?? (word.Length <= MaxFolded ? labels.GetValueOrDefault(Fold(word)) : null))?.Label;
 
     internal static string Hash(ReadOnlySpan<byte> bytes) => Convert.ToHexStringLower(SHA256.HashData(bytes))[..12];
+
+    /// <summary>What is longer is a label to the letter or none: to fold an answer of a million combining marks takes minutes.</summary>
+    private const int MaxFolded = 1000;
 
     /// <summary>Without regard to case, accents and surrounding blanks.</summary>
     private static string Fold(string word)

@@ -19,14 +19,16 @@ namespace TicketFunctions.Storage;
 public sealed partial class TicketStore
 {
     /// <summary>
-    /// The hash of a text as <see cref="TicketText"/> makes it, so that a claim can lock the text in its own statement.
-    /// Whoever goes on with the claim compares it with his own: server and service may know different versions of Unicode.
+    /// The hash of a text as <see cref="TicketText"/> makes it, so that a claim can lock the text in its own statement; of a text
+    /// that is not in normal form another one. Whoever goes on with the claim compares it with his own, and then locks by that.
+    /// The server does not normalise: it would take a minute for a hundred thousand combining marks, could not be interrupted, and
+    /// all tickets of the statement would wait.
     /// </summary>
     private const string TextSha256 =
         """
         sha256(convert_to(
               btrim(
-                case when getdatabaseencoding() <> 'UTF8' or description is nfc normalized then description else normalize(description, nfc) end,
+                description,
                 e' \t\n\u000b\f\r\u0085\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000'
               ),
               'UTF8'
@@ -219,7 +221,9 @@ public sealed partial class TicketStore
           returning work.lease_token, work.attempts
         ),
         {LockTexts}
-        select lease_token, null as attempts, false as locked, id, description, text_sha256, expired, created_at
+        select
+          lease_token, null as attempts, false as locked, id, description, text_sha256, expired,
+          case when created_at between '0001-01-02' and '9999-12-30' then created_at end as created_at
         from hashed
         union all
         select lease_token, attempts, false, null, null, null, null, null
@@ -288,7 +292,7 @@ public sealed partial class TicketStore
           from owned
           where tickets.id = owned.id
             and owned.is_same
-          returning owned.n, tickets.id, tickets.created_at, owned.attempts
+          returning owned.n, tickets.id, tickets.created_at, tickets.processed, owned.attempts
         ),
         recorded as (
           insert into public.ticket_decisions (
@@ -302,10 +306,11 @@ public sealed partial class TicketStore
             (@modelCalls)[n], (@latenciesMs)[n], attempts, (@servedModels)[decider], (@costs)[n], (@savedTokens)[n], (@savedCosts)[n], (@calls)[n]
           from written
           cross join lateral (select (@deciders)[n] as decider) as by
+          where processed
         ),
         released as (
           delete from public.ticket_work
-          where ticket_id = any(array(select id from written))
+          where ticket_id = any(array(select id from written where processed))
             and (lease_token in (select (@tokens)[n] from written)) is true
         ),
         unlocked as (
@@ -319,9 +324,10 @@ public sealed partial class TicketStore
         select n, case when is_same then 'refused' else 'stale' end, null
         from owned
         union all
-        select n, 'written', case when @timesFirst and not exists (select from public.ticket_decisions where ticket_id = written.id offset 0)
-          then extract(epoch from clock_timestamp() - created_at)::float8 end
+        select n, 'written', case when @timesFirst and isfinite(created_at) and not exists (select from public.ticket_decisions where ticket_id = written.id offset 0)
+          then greatest(extract(epoch from clock_timestamp() - created_at), 0)::float8 end
         from written
+        where processed
         """;
 
     private static readonly Statement CompleteAndPassOver = new(AnsweredRows + " skip locked\n" + CompleteLocked);

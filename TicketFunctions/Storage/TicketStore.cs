@@ -287,7 +287,7 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
               work.parked_at,
               work.attempts,
               work.last_error,
-              extract(epoch from now() - ticket.created_at)::float8 as age_seconds
+              case when isfinite(ticket.created_at) then extract(epoch from now() - ticket.created_at)::float8 end as age_seconds
             from public.ticket_work as work
             cross join lateral (
               select created_at
@@ -438,12 +438,13 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
               (select count(*) from public.tickets where not processed) as unprocessed,
               count(*) filter (where work.lease_token is not null and work.due_at > now()) as in_flight,
               count(*) filter (where work.parked_at is not null) as parked,
-              coalesce(extract(epoch from now() - (select min(created_at) from public.tickets where not processed)), 0)::float8 as oldest_seconds,
+              coalesce(extract(epoch from now() - (select min(created_at) from public.tickets where not processed and isfinite(created_at))), 0)::float8 as oldest_seconds,
               coalesce(
                 extract(epoch from now() - (
                   select created_at
                   from public.tickets
                   where not processed
+                    and isfinite(created_at)
                     and not exists (
                       select
                       from public.ticket_work

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Security.Cryptography;
 using System.Text;
 using TicketFunctions.Storage;
@@ -28,15 +29,38 @@ public static class TicketText
     /// <summary>The longest text a request may carry, and the most of a stored text that a model gets to read, in UTF-16 units.</summary>
     public const int MaxLength = 16_000;
 
-    /// <summary>Unicode normalisation form C without blanks at either end.</summary>
+    /// <summary>
+    /// The most combining marks in a row of a text in any language. To normalise more takes time that grows with their square: minutes
+    /// for a million. https://unicode.org/reports/tr15/#Stream_Safe_Text_Format
+    /// </summary>
+    private const int MaxMarks = 30;
+
+    /// <summary>Unicode normalisation form C without blanks at either end. A text that no language writes is not normalised.</summary>
     /// <exception cref="ArgumentException">The text holds a lone surrogate; neither a parsed body nor Postgres yields one.</exception>
     public static string Normalize(string text) =>
+        !IsStreamSafe(text) ? text.Trim()
         // .NET refuses the noncharacter U+FFFE, which JSON and Postgres both carry. It composes with nothing.
-        !text.Contains('\uFFFE', StringComparison.Ordinal) ? text.Normalize(NormalizationForm.FormC).Trim()
+        : !text.Contains('\uFFFE', StringComparison.Ordinal) ? text.Normalize(NormalizationForm.FormC).Trim()
         : string.Join('\uFFFE', text.Split('\uFFFE').Select(part => part.Normalize(NormalizationForm.FormC))).Trim();
 
     /// <summary>The hash that stands for a text: SHA-256 of its normal form in UTF-8.</summary>
     public static byte[] Hash(string normalized) => SHA256.HashData(Encoding.UTF8.GetBytes(normalized));
+
+    private static bool IsStreamSafe(string text)
+    {
+        var marks = 0;
+        foreach (var rune in text.EnumerateRunes())
+        {
+            // There are none before U+0300.
+            marks = rune.Value >= 0x300 && IsMark(Rune.GetUnicodeCategory(rune)) ? marks + 1 : 0;
+            if (marks > MaxMarks)
+            {
+                return false;
+            }
+        }
+
+        return true;
+    }
 
     public static bool AreSame(string left, string right) =>
         left == right || Normalize(left) == Normalize(right);
@@ -55,19 +79,22 @@ public static class TicketText
         return false;
     }
 
+    private static bool IsMark(UnicodeCategory category) =>
+        category is UnicodeCategory.NonSpacingMark or UnicodeCategory.SpacingCombiningMark or UnicodeCategory.EnclosingMark;
+
     private static bool IsVisible(Rune rune) => Rune.GetUnicodeCategory(rune) switch
     {
-        System.Globalization.UnicodeCategory.Control
-            or System.Globalization.UnicodeCategory.Format
-            or System.Globalization.UnicodeCategory.SpaceSeparator
-            or System.Globalization.UnicodeCategory.LineSeparator
-            or System.Globalization.UnicodeCategory.ParagraphSeparator
-            or System.Globalization.UnicodeCategory.NonSpacingMark
-            or System.Globalization.UnicodeCategory.EnclosingMark
-            or System.Globalization.UnicodeCategory.SpacingCombiningMark
-            or System.Globalization.UnicodeCategory.PrivateUse => false,
+        UnicodeCategory.Control
+            or UnicodeCategory.Format
+            or UnicodeCategory.SpaceSeparator
+            or UnicodeCategory.LineSeparator
+            or UnicodeCategory.ParagraphSeparator
+            or UnicodeCategory.NonSpacingMark
+            or UnicodeCategory.EnclosingMark
+            or UnicodeCategory.SpacingCombiningMark
+            or UnicodeCategory.PrivateUse => false,
         // Unassigned to .NET's tables may be a new emoji; the noncharacters are unassigned for ever.
-        System.Globalization.UnicodeCategory.OtherNotAssigned => (rune.Value & 0xFFFE) != 0xFFFE && rune.Value is not (>= 0xFDD0 and <= 0xFDEF),
+        UnicodeCategory.OtherNotAssigned => (rune.Value & 0xFFFE) != 0xFFFE && rune.Value is not (>= 0xFDD0 and <= 0xFDEF),
         // Letters and symbols that are drawn as nothing: Hangul fillers and the blank Braille pattern.
         _ => rune.Value is not (0x115F or 0x1160 or 0x3164 or 0xFFA0 or 0x2800),
     };

@@ -371,7 +371,7 @@ public sealed partial class TicketTriage : IDisposable
                     ticket.Id, decision.Labels, decision.Source, decision.Identity.Model, decision.Confidence);
 
             case WriteStatus.Refused:
-                return await RefuseAsync("a trigger drops the update");
+                return await RefuseAsync("a trigger drops the update, or leaves the ticket unprocessed");
 
             case WriteStatus.Stale:
                 Log.Stale(_logger, ticket.Id);
