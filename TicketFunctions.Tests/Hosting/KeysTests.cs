@@ -137,6 +137,7 @@ public sealed class KeysTests(GuardedApp guarded) : IClassFixture<GuardedApp>
     [InlineData("urls", "http://localhost.example.com:7071")]
     [InlineData("urls", "http://127.0.0.1:0; http://0.0.0.0:0")]
     [InlineData("http_ports", "8080")]
+    [InlineData("http_ports", "8080;8081")]
     [InlineData("Kestrel:Endpoints:Http:Url", "http://0.0.0.0:0")]
     public void An_address_that_others_reach_needs_keys(string setting, string address)
     {

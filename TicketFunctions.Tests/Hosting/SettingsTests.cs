@@ -105,6 +105,7 @@ public sealed class SettingsTests
         + "add it as a synonym of one of yours, or configure a model with Model__Endpoint and Model__Name.")]
     [InlineData("urls=nope", "The address 'nope' to listen on cannot be read; write ASPNETCORE_URLS like http://localhost:7071, several with semicolons.")]
     [InlineData("urls=http://127.0.0.1:80a", "The address 'http://127.0.0.1:80a' to listen on cannot be read; write ASPNETCORE_URLS like http://localhost:7071, several with semicolons.")]
+    [InlineData("urls=http://[::1]:80a", "The address 'http://[::1]:80a' to listen on cannot be read; write ASPNETCORE_URLS like http://localhost:7071, several with semicolons.")]
     [InlineData("urls=http://127.0.0.1:65536", "The address 'http://127.0.0.1:65536' to listen on cannot be read; write ASPNETCORE_URLS like http://localhost:7071, several with semicolons.")]
     [InlineData("urls=http://localhost:7071/path", "The address 'http://localhost:7071/path' to listen on cannot be read; write ASPNETCORE_URLS like http://localhost:7071, several with semicolons.")]
     [InlineData("urls=ftp://localhost:7071", "The address 'ftp://localhost:7071' to listen on cannot be read; write ASPNETCORE_URLS like http://localhost:7071, several with semicolons.")]

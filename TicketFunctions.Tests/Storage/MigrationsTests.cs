@@ -172,6 +172,6 @@ public sealed class MigrationsTests
 
         Assert.StartsWith("There are tickets without a text; give them one or delete them: ", error.MessageText, StringComparison.Ordinal);
         await database.ExecuteAsync("update tickets set description = 'sin texto'");
-        Assert.Equal(Migrations.All.TakeLast(1), await new Migrations(database.DataSource).ApplyAsync(default));
+        Assert.Equal(Migrations.All.SkipWhile(migration => migration.Name != "texts_of_tickets"), await new Migrations(database.DataSource).ApplyAsync(default));
     }
 }

@@ -250,6 +250,12 @@ public sealed partial class TicketStore
         """;
 
     /// <summary>
+    /// What an error holds that a completion raises where a trigger of the team's sets <c>processed</c> back: it undoes all, so that
+    /// a ticket keeps the labels it had. The text is no number, which the server finds out when it comes to that.
+    /// </summary>
+    internal const string LeftUnprocessed = "was left unprocessed by a trigger";
+
+    /// <summary>
     /// Only what the steps need goes from one to the next, as a row of every step is a copy. All else is taken from its array where it is
     /// needed, and what the decisions have in common is there once for each decider.
     /// </summary>
@@ -270,7 +276,7 @@ public sealed partial class TicketStore
         """;
 
     private const string CompleteLocked =
-        """
+        $"""
         ),
         owned as (
           select ticket.n, ticket.id, ticket.is_same, work.attempts
@@ -306,11 +312,10 @@ public sealed partial class TicketStore
             (@modelCalls)[n], (@latenciesMs)[n], attempts, (@servedModels)[decider], (@costs)[n], (@savedTokens)[n], (@savedCosts)[n], (@calls)[n]
           from written
           cross join lateral (select (@deciders)[n] as decider) as by
-          where processed
         ),
         released as (
           delete from public.ticket_work
-          where ticket_id = any(array(select id from written where processed))
+          where ticket_id = any(array(select id from written))
             and (lease_token in (select (@tokens)[n] from written)) is true
         ),
         unlocked as (
@@ -324,10 +329,9 @@ public sealed partial class TicketStore
         select n, case when is_same then 'refused' else 'stale' end, null
         from owned
         union all
-        select n, 'written', case when @timesFirst and isfinite(created_at) and not exists (select from public.ticket_decisions where ticket_id = written.id offset 0)
+        select n, case when processed then 'written' else (n || ' {LeftUnprocessed}')::int::text end, case when @timesFirst and isfinite(created_at) and not exists (select from public.ticket_decisions where ticket_id = written.id offset 0)
           then greatest(extract(epoch from clock_timestamp() - created_at), 0)::float8 end
         from written
-        where processed
         """;
 
     private static readonly Statement CompleteAndPassOver = new(AnsweredRows + " skip locked\n" + CompleteLocked);

@@ -438,8 +438,8 @@ public sealed partial class TicketStore(NpgsqlDataSource dataSource, IOptions<St
               (select count(*) from public.tickets where not processed) as unprocessed,
               count(*) filter (where work.lease_token is not null and work.due_at > now()) as in_flight,
               count(*) filter (where work.parked_at is not null) as parked,
-              coalesce(extract(epoch from now() - (select min(created_at) from public.tickets where not processed and isfinite(created_at))), 0)::float8 as oldest_seconds,
-              coalesce(
+              greatest(extract(epoch from now() - (select min(created_at) from public.tickets where not processed and isfinite(created_at))), 0)::float8 as oldest_seconds,
+              greatest(
                 extract(epoch from now() - (
                   select created_at
                   from public.tickets

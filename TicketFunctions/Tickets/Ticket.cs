@@ -51,8 +51,8 @@ public static class TicketText
         var marks = 0;
         foreach (var rune in text.EnumerateRunes())
         {
-            // There are none before U+0300.
-            marks = rune.Value >= 0x300 && IsMark(Rune.GetUnicodeCategory(rune)) ? marks + 1 : 0;
+            // There are none before U+0300; what .NET does not know yet may be one.
+            marks = rune.Value >= 0x300 && Rune.GetUnicodeCategory(rune) is var category && (IsMark(category) || category == UnicodeCategory.OtherNotAssigned) ? marks + 1 : 0;
             if (marks > MaxMarks)
             {
                 return false;

@@ -144,7 +144,7 @@ public sealed partial class TicketTriage : IDisposable
                     return result;
 
                 case Claim.OtherText:
-                    // It is the expected one by our tables of Unicode, which are not the server's.
+                    // It is the expected one once it is normalised, which the server does not do.
                     expected = null;
                     round--;
                     continue;
@@ -360,7 +360,7 @@ public sealed partial class TicketTriage : IDisposable
         }
         catch (PostgresException e) when (!StorageFaults.IsPassing(e))
         {
-            return await RefuseAsync($"SQLSTATE {e.SqlState}");
+            return await RefuseAsync(e.MessageText.Contains(TicketStore.LeftUnprocessed, StringComparison.Ordinal) ? "a trigger leaves the ticket unprocessed" : $"SQLSTATE {e.SqlState}");
         }
 
         switch (status)
@@ -371,7 +371,7 @@ public sealed partial class TicketTriage : IDisposable
                     ticket.Id, decision.Labels, decision.Source, decision.Identity.Model, decision.Confidence);
 
             case WriteStatus.Refused:
-                return await RefuseAsync("a trigger drops the update, or leaves the ticket unprocessed");
+                return await RefuseAsync("a trigger drops the update");
 
             case WriteStatus.Stale:
                 Log.Stale(_logger, ticket.Id);

@@ -58,16 +58,16 @@ public sealed class FunctionKeys(IOptions<KeyOptions> options)
     /// <summary>What the settings say to listen on; nothing where they say nothing.</summary>
     internal static IEnumerable<string> FindAddresses(IConfiguration configuration)
     {
-        foreach (var url in (configuration["urls"] ?? "").Split(';', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries))
+        foreach (var url in Split(configuration["urls"]))
         {
             yield return url;
         }
 
         foreach (var ports in new[] { "http_ports", "https_ports" })
         {
-            if (!string.IsNullOrWhiteSpace(configuration[ports]) && string.IsNullOrWhiteSpace(configuration["urls"]))
+            foreach (var port in string.IsNullOrWhiteSpace(configuration["urls"]) ? Split(configuration[ports]) : [])
             {
-                yield return $"http://*:{configuration[ports]}";
+                yield return $"http://*:{port}";
             }
         }
 
@@ -79,6 +79,8 @@ public sealed class FunctionKeys(IOptions<KeyOptions> options)
             }
         }
     }
+
+    private static string[] Split(string? list) => (list ?? "").Split(';', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries);
 
     /// <exception cref="FormatException">It is not an address.</exception>
     internal static BindingAddress Parse(string address)
@@ -103,7 +105,7 @@ public sealed class FunctionKeys(IOptions<KeyOptions> options)
         && (address.IsUnixPipe || address.IsNamedPipe
             || (address.Port is >= IPEndPoint.MinPort and <= IPEndPoint.MaxPort
                 && address.PathBase.Length == 0
-                && (address.Host.StartsWith('[') || !address.Host.Contains(':', StringComparison.Ordinal))));
+                && (address.Host.StartsWith('[') ? address.Host.EndsWith(']') : !address.Host.Contains(':', StringComparison.Ordinal))));
 
     private static bool IsLoopback(string address)
     {

@@ -138,7 +138,8 @@ internal static class ServeCommand
         // Written plainly: a line that the screen wraps cannot be pasted. Keys are not shown, and a signature cannot be typed.
         if (!app.Services.GetRequiredService<WebhookSignatures>().AreRequired)
         {
-            var key = app.Services.GetRequiredService<FunctionKeys>().FindVariable() is { } variable ? $" -H \"x-functions-key: ${variable}\"" : "";
+            var key = app.Services.GetRequiredService<FunctionKeys>().FindVariable() is not { } variable ? ""
+                : $" -H \"x-functions-key: {(Environment.GetEnvironmentVariable(variable) is null ? $"<{variable}>" : $"${variable}")}\"";
             Console.WriteLine($$"""
                 Try:
                   curl -s {{address}}/process-ticket{{key}} -H 'content-type: application/json' -d '{"id":"{{rows[0].Id}}"}'
