@@ -112,9 +112,9 @@ public sealed class TaxonomyTests
         Assert.All(versions, version => Assert.Matches("^[0-9a-f]{12}$", version));
     }
 
-    private static LabelOptions Label(string label, params string[] synonyms) => new() { Label = label, Synonyms = [.. synonyms] };
-
     [Fact]
     public void A_word_that_takes_minutes_to_fold_means_nothing() =>
         Assert.Null(Default.FindCategory("Te" + new string('\u0301', 500_000) + new string('\u0323', 500_000) + "cnico"));
+
+    private static LabelOptions Label(string label, params string[] synonyms) => new() { Label = label, Synonyms = [.. synonyms] };
 }

@@ -155,8 +155,17 @@ public sealed class KeysTests(GuardedApp guarded) : IClassFixture<GuardedApp>
     [InlineData("http://127.8.9.1:7071")]
     [InlineData("http://[::1]:0;http://LOCALHOST:7071")]
     [InlineData("http://unix:/tmp/tickets.sock")]
-    [InlineData(" ;")]
     public void Loopback_needs_none(string address) => Build(("urls", address));
+
+    [Theory]
+    [InlineData("")]
+    [InlineData(" ;")]
+    public void Without_an_address_it_is_the_default_one(string none)
+    {
+        using IDisposable app = PlainHost.Build([new("urls", none)]);
+
+        Assert.Equal(PlainHost.DefaultUrl, ((WebApplication)app).Configuration["urls"]);
+    }
 
     [Fact]
     public async Task With_keys_it_serves_an_address_that_others_reach()

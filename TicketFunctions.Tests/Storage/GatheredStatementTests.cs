@@ -165,12 +165,7 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
     public async Task A_trigger_of_the_team_s_that_changes_the_text_or_refuses_silently_leaves_no_labels_that_nobody_decided(string name, string body)
     {
         var ids = await AddManyAsync("con un disparador");
-        await app.ExecuteAsync(
-            $"""
-            create function of_the_team() returns trigger language plpgsql as $$ begin {body} end $$;
-            create trigger {name}_of_the_team before update on tickets for each row when (new.id = '{ids[3]}') execute function of_the_team();
-            """);
-        try
+        await UnderTriggerAsync(name, body, [ids[3]], async () =>
         {
             var answers = await ProcessAllAsync(ids);
 
@@ -179,11 +174,7 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
             Assert.Equal(Many - 1, await app.QuerySingleAsync<int>("select count(*) from tickets join ticket_decisions on ticket_id = tickets.id where processed and text_sha256 = sha256(convert_to(description, 'UTF8'))"));
             Assert.Equal(1, await app.QuerySingleAsync<int>("select count(*) from tickets where not processed and category is null"));
             Assert.Equal(["StorageRefused"], await app.QueryAsync<string>("select split_part(last_error, ':', 1) from ticket_work"));
-        }
-        finally
-        {
-            await app.ExecuteAsync("drop function of_the_team() cascade");
-        }
+        });
     }
 
     [Fact]
@@ -195,28 +186,16 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
         await app.ProcessAsync(forced);
         var stored = await app.ReadTicketAsync(forced);
         app.Model.On("forzado, sin una palabra", ModelStub.Labels("Otro", "Negativo"));
-        await app.ExecuteAsync(
-            $"""
-            update tickets set description = 'cambiado' where id = '{ids[1]}';
-            create function of_the_team() returns trigger language plpgsql as $$ begin return null; end $$;
-            create trigger a_of_the_team before update on tickets for each row when (new.id in ('{ids[0]}', '{ids[1]}', '{forced}')) execute function of_the_team();
-            """);
-        try
+        await app.ExecuteAsync("update tickets set description = 'cambiado' where id = @id", new { id = ids[1] });
+        await UnderTriggerAsync("a", "return null;", [ids[0], ids[1], forced], async () =>
         {
             var answers = tickets.Select(ticket => (ticket, Decide(ticket, new Labels("Tecnico", "Negativo")))).ToList();
             Assert.Equal(
                 tickets.Select(ticket => ticket.Id == ids[0] ? WriteStatus.Refused : ticket.Id == ids[1] ? WriteStatus.Stale : WriteStatus.Written),
                 await app.Services.GetRequiredService<TicketStore>().CompleteAsync(answers, wait: false));
 
-            await (await app.ProcessAsync(forced, query: "?force=true")).AssertProblemAsync(503, "storage-unavailable");
-            Assert.Equal(stored, await app.ReadTicketAsync(forced));
-            Assert.Equal(["storage_refused"], await app.QueryAsync<string>("select kind from ticket_failures where ticket_id = @forced", new { forced }));
-            Assert.Equal(0, await app.QuerySingleAsync<int>("select count(*) from ticket_work where ticket_id = @forced", new { forced }));
-        }
-        finally
-        {
-            await app.ExecuteAsync("drop function of_the_team() cascade");
-        }
+            await AssertForcedIsRefusedAsync(forced, stored);
+        });
     }
 
     [Fact]
@@ -426,15 +405,23 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
     [InlineData("0044-03-15 BC")]
     public async Task A_ticket_created_at_no_time_that_could_be_counted_is_labelled_like_the_others(string createdAt)
     {
-        using var listener = new MeterListener { InstrumentPublished = (instrument, me) => { if (instrument.Name == "tickets.time_to_label") { me.EnableMeasurementEvents(instrument); } } };
+        using var listener = new MeterListener
+        {
+            InstrumentPublished = (instrument, me) =>
+            {
+                if (instrument.Name == "tickets.time_to_label")
+                {
+                    me.EnableMeasurementEvents(instrument);
+                }
+            },
+        };
         var recorded = 0;
         listener.SetMeasurementEventCallback<double>((_, _, _, _) => Interlocked.Increment(ref recorded));
         listener.Start();
         Assert.True(Telemetry.RecordsTimeToLabel);
         await app.ExecuteAsync($"insert into tickets (description, created_at) values ('de otro tiempo', '{createdAt}')");
+        Assert.InRange((double)(await (await app.Http.GetAsync("/backlog")).ReadJsonAsync())["oldestSeconds"]!, 0, 1e12);
         await AddManyAsync("de este tiempo");
-
-        Assert.Equal(HttpStatusCode.OK, (await app.Http.GetAsync("/backlog")).StatusCode);
         var summary = await app.Services.GetRequiredService<TicketSweep>().RunAsync(null, CancellationToken.None);
 
         Assert.Equal((Many + 1, 0, SweepEnd.NothingDue), (summary.Labelled, summary.Waiting, summary.End));
@@ -450,22 +437,7 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
         await app.ProcessAsync(id);
         var stored = await app.ReadTicketAsync(id);
         app.Model.On("forzado y deshecho", ModelStub.Labels("Otro", "Negativo"));
-        await app.ExecuteAsync(
-            """
-            create function of_the_team() returns trigger language plpgsql as $$ begin new.processed := false; return new; end $$;
-            create trigger a_of_the_team before update on tickets for each row execute function of_the_team();
-            """);
-        try
-        {
-            await (await app.ProcessAsync(id, query: "?force=true")).AssertProblemAsync(503, "storage-unavailable");
-            Assert.Equal(stored, await app.ReadTicketAsync(id));
-            Assert.Equal(["storage_refused"], await app.QueryAsync<string>("select kind from ticket_failures where ticket_id = @id", new { id }));
-            Assert.Equal(0, await app.QuerySingleAsync<int>("select count(*) from ticket_work where ticket_id = @id", new { id }));
-        }
-        finally
-        {
-            await app.ExecuteAsync("drop function of_the_team() cascade");
-        }
+        await UnderTriggerAsync("a", "new.processed := false; return new;", [id], () => AssertForcedIsRefusedAsync(id, stored));
     }
 
     [Fact]
@@ -497,6 +469,32 @@ public sealed class GatheredStatementTests(TicketApp app) : IClassFixture<Ticket
         var requests = ids.Select(id => new ClaimRequest(id, Guid.NewGuid())).ToList();
         var claims = await app.Services.GetRequiredService<TicketStore>().ClaimAsync(requests, app.Services.GetRequiredService<TicketTriage>().Terms, wait: true);
         return [.. claims.Select(claim => Assert.IsType<Claim.Held>(claim).Ticket)];
+    }
+
+    /// <summary>While the team has a trigger before each update of these tickets.</summary>
+    private async Task UnderTriggerAsync(string name, string body, Guid[] ids, Func<Task> act)
+    {
+        await app.ExecuteAsync(
+            $"""
+            create function of_the_team() returns trigger language plpgsql as $$ begin {body} end $$;
+            create trigger {name}_of_the_team before update on tickets for each row when (new.id in ('{string.Join("', '", ids)}')) execute function of_the_team();
+            """);
+        try
+        {
+            await act();
+        }
+        finally
+        {
+            await app.ExecuteAsync("drop function of_the_team() cascade");
+        }
+    }
+
+    private async Task AssertForcedIsRefusedAsync(Guid id, TicketRow stored)
+    {
+        await (await app.ProcessAsync(id, query: "?force=true")).AssertProblemAsync(503, "storage-unavailable");
+        Assert.Equal(stored, await app.ReadTicketAsync(id));
+        Assert.Equal(["storage_refused"], await app.QueryAsync<string>("select kind from ticket_failures where ticket_id = @id", new { id }));
+        Assert.Equal(0, await app.QuerySingleAsync<int>("select count(*) from ticket_work where ticket_id = @id", new { id }));
     }
 
     private async Task<Guid[]> AddManyAsync(string text)
