@@ -326,6 +326,28 @@ public sealed class ModelFaultTests(TicketApp app) : IClassFixture<TicketApp>
     }
 
     [Fact]
+    public async Task A_ticket_for_which_no_place_becomes_free_in_time_loses_no_attempt()
+    {
+        await using var narrow = await TicketApp.StartAsync(
+            ("Model__MaxConcurrency", "1"), ("Model__AttemptTimeout", "00:00:03"), ("Model__TotalTimeout", "00:00:03"), ("Triage__MaxAttempts", "1"));
+        var hold = narrow.Model.Hold("Va delante.");
+        var ahead = narrow.ProcessAsync(await narrow.AddTicketAsync("Va delante."));
+        await hold.Arrived;
+        var id = await narrow.AddTicketAsync("Va detrás.");
+
+        var behind = await narrow.ProcessAsync(id);
+
+        await behind.AssertProblemAsync(503, "upstream-unavailable");
+        Assert.Equal(TimeSpan.FromSeconds(5), behind.Headers.RetryAfter!.Delta);
+        Assert.Empty(narrow.Model.CallsFor("Va detrás."));
+        Assert.Equal(
+            (0, true, true),
+            await narrow.QuerySingleAsync<(int, bool, bool)>(
+                "select attempts, parked_at is null and lease_token is null, last_error like 'UpstreamBusy: busy: %' from ticket_work where ticket_id = @id", new { id }));
+        await (await ahead).AssertProblemAsync(504, "upstream-timeout");
+    }
+
+    [Fact]
     public async Task A_model_that_does_not_answer_in_time_is_504_whenever_it_falls_silent()
     {
         await using var hasty = await TicketApp.StartAsync(("Model__AttemptTimeout", "00:00:01"), ("Model__TotalTimeout", "00:00:01.5"));

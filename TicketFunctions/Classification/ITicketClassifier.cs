@@ -14,6 +14,9 @@ public enum FailureKind
     /// <summary>The time for the attempt ran out.</summary>
     UpstreamTimeout,
 
+    /// <summary>All places for calls were taken for as long as the attempt had: no model was asked.</summary>
+    UpstreamBusy,
+
     /// <summary>There were labels, and the database refuses to store them: a constraint or trigger of the team's own.</summary>
     StorageRefused,
 

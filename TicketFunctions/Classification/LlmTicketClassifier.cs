@@ -63,11 +63,12 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
 
     public async Task<ClassificationResult> ClassifyAsync(string text, CancellationToken cancellationToken)
     {
-        using var budget = new CallBudget(_options.TotalTimeout!.Value, _time, cancellationToken);
+        using var budget = new CallBudget(_options.TotalTimeout!.Value, _time, cancellationToken, least: _options.AttemptTimeout!.Value / 2);
         var read = _options.MaskPersonalData ? PersonalData.Mask(text) : text;
         var calls = new List<CallRecord>();
         ClassificationResult.Failed? failed = null;
         var weight = -1;
+        var isBusy = false;
         foreach (var model in _models)
         {
             var callsBefore = calls.Count;
@@ -81,16 +82,17 @@ public sealed partial class LlmTicketClassifier : ITicketClassifier
                     var nextWeight = WeightOf([.. calls.Skip(callsBefore)]);
                     failed = (nextWeight > weight ? next : failed!) with { RetryAfter = retryAfter };
                     weight = Math.Max(weight, nextWeight);
+                    isBusy |= next.Kind == FailureKind.UpstreamBusy;
                     break;
             }
 
-            if (budget.Remaining <= TimeSpan.Zero)
+            if (budget.UntilLastCall < TimeSpan.Zero)
             {
                 break;
             }
         }
 
-        if (_options.BaselineStandsIn && failed is { WasAnswered: false, Kind: FailureKind.UpstreamUnavailable or FailureKind.UpstreamTimeout }
+        if (_options.BaselineStandsIn && !isBusy && failed is { WasAnswered: false, Kind: FailureKind.UpstreamUnavailable or FailureKind.UpstreamTimeout }
             && await _baseline.ClassifyAsync(text, cancellationToken) is ClassificationResult.Labelled standIn)
         {
             Log.StoodIn(_logger, failed.Reason);

@@ -11,6 +11,10 @@ internal sealed partial class ModelCapabilities(ModelTarget target, bool logprob
     private bool _strict = true;
     private bool _temperature = true;
     private bool _logprobs = logprobs;
+
+    // OpenAI's new name for the longest answer is ignored by some servers (Ollama) and refused by others (Mistral).
+    private bool _newLimitName = target.Provider is "openai" or "azure-openai";
+    private bool _renamed;
     private bool _kept;
     private int _broken;
     private ChatOptions? _deciding;
@@ -56,8 +60,8 @@ internal sealed partial class ModelCapabilities(ModelTarget target, bool logprob
         }
 
         var askLogprobs = _logprobs;
-        var renamed = target.Provider is not ("openai" or "azure-openai");
-        options.MaxOutputTokens = renamed ? null : target.MaxOutputTokens;
+        var newLimitName = _newLimitName;
+        options.MaxOutputTokens = newLimitName ? target.MaxOutputTokens : null;
         options.RawRepresentationFactory = _ =>
         {
             var raw = new ChatCompletionOptions();
@@ -66,9 +70,8 @@ internal sealed partial class ModelCapabilities(ModelTarget target, bool logprob
                 raw.IncludeLogProbabilities = true;
             }
 
-            if (renamed)
+            if (!newLimitName)
             {
-                // OpenAI's new name for it is ignored by some servers (Ollama) and refused by others (Mistral).
 #pragma warning disable SCME0001 // Experimental in System.ClientModel: members the SDK has no property for.
                 raw.Patch.Set("$.max_tokens"u8, target.MaxOutputTokens);
 #pragma warning restore SCME0001
@@ -94,6 +97,13 @@ internal sealed partial class ModelCapabilities(ModelTarget target, bool logprob
                     return Drop(ref _temperature, "a temperature");
                 case RequestPart.Strict when sent.AdditionalProperties is not null:
                     return Drop(ref _strict, "a strict schema");
+                case RequestPart.LimitName when (sent.MaxOutputTokens is not null) != _newLimitName:
+                    return true;
+                case RequestPart.LimitName when !_renamed:
+                    (_newLimitName, _renamed) = (!_newLimitName, true);
+                    _deciding = _sampling = null;
+                    Log.Renamed(logger, target.Name, target.Provider, _newLimitName ? "max_completion_tokens" : "max_tokens");
+                    return true;
                 case RequestPart.Format when target.Output is null && sent.ResponseFormat is ChatResponseFormatJson format:
                     StepDown(format.Schema is not null ? OutputMode.Schema : OutputMode.Json);
                     return true;
@@ -159,6 +169,9 @@ internal sealed partial class ModelCapabilities(ModelTarget target, bool logprob
 
     private static partial class Log
     {
+        [LoggerMessage(Level = LogLevel.Information, Message = "Model {Model} ({Provider}) wants the longest answer as {Name}; it is told so from now on")]
+        public static partial void Renamed(ILogger logger, string model, string provider, string name);
+
         [LoggerMessage(Level = LogLevel.Warning, Message = "Model {Model} ({Provider}) does not take {Capability}; it is asked without from now on")]
         public static partial void Dropped(ILogger logger, string model, string provider, string capability);
     }

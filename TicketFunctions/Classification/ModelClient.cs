@@ -7,6 +7,9 @@ namespace TicketFunctions.Classification;
 /// <summary>One model: its addresses share the work, passing faults are tried again, and requests are put in the form its server takes.</summary>
 internal sealed partial class ModelClient
 {
+    /// <summary>Each part may be refused once, and the format twice.</summary>
+    private const int MaxForms = 6;
+
     private static readonly int[] Only = [0];
 
     private readonly ModelEndpoint[] _endpoints;
@@ -80,8 +83,8 @@ internal sealed partial class ModelClient
         }
         catch (OperationCanceledException) when (!budget.Stopping.IsCancellationRequested)
         {
-            // The budget ended in a wait between two calls.
-            return (ModelReply.Without(Target, ModelFault.TimedOut), question.Sent);
+            // The budget ended in a wait between two calls: what counts is how the last one ended.
+            return (question.Last ?? ModelReply.Without(Target, ModelFault.NoTime), question.Sent);
         }
     }
 
@@ -114,12 +117,17 @@ internal sealed partial class ModelClient
             {
                 if (fault.WasCalled)
                 {
+                    question.Last = reply;
                     question.Calls.Add(reply.Record);
                     Log.Failed(_logger, Target.Name, fault.Outcome, fault.Reason);
                 }
+                else if (fault == ModelFault.NoTime && question.Last is { } last)
+                {
+                    return last;
+                }
 
                 // A request refused for its form was not worked on: in another form it is the same question.
-                if (fault.Rejects is { } part && question.Forms++ < 4 && _capabilities.TryDropRejected(part, question.Sent))
+                if (fault.Rejects is { } part && question.Forms++ < MaxForms && _capabilities.TryDropRejected(part, question.Sent))
                 {
                     continue;
                 }
@@ -137,7 +145,7 @@ internal sealed partial class ModelClient
             var soonest = _endpoints.Length == 1 ? _endpoints[0].CoolsFor : _endpoints.Min(endpoint => endpoint.CoolsFor);
             if (soonest > TimeSpan.Zero)
             {
-                if (soonest >= question.Budget.Remaining)
+                if (soonest >= question.Budget.UntilLastCall)
                 {
                     return ModelReply.Without(Target, ModelFault.NotCalled(soonest));
                 }
@@ -200,6 +208,9 @@ internal sealed partial class ModelClient
         /// <summary>What came of the first try, until it is looked at.</summary>
         public ModelReply? First { get; set; }
 
+        /// <summary>The last call that failed.</summary>
+        public ModelReply? Last { get; set; }
+
         /// <summary>The options it was last asked with.</summary>
         public ChatOptions Sent { get; set; } = model._capabilities.For(model._taxonomy, temperature);
 
@@ -222,7 +233,7 @@ internal sealed partial class ModelClient
         /// <summary>What lies beyond the budget is not waited for: the ticket comes back later.</summary>
         public bool MayRepeat(ModelReply? reply) =>
             reply?.Fault is { IsTransient: true } fault
-            && budget.Remaining > (Tried.Contains(false) ? TimeSpan.Zero : fault.RetryAfter ?? TimeSpan.Zero) + TimeSpan.FromSeconds(1);
+            && budget.UntilLastCall > (Tried.Contains(false) ? TimeSpan.Zero : fault.RetryAfter ?? TimeSpan.Zero) + TimeSpan.FromSeconds(1);
 
         /// <summary>No wait for another address, else the jittered backoff; what the server asks for is waited for before each call.</summary>
         public TimeSpan? FindDelay() => Tried.Contains(false) ? TimeSpan.Zero : null;

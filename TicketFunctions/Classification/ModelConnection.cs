@@ -107,6 +107,48 @@ public static class ModelConnection
         public byte[] Bytes { get; } = bytes;
     }
 
+    /// <summary>Content that knows whether it was sent: only then somebody may have been paid for what did not come back.</summary>
+    private sealed class NotedContent : HttpContent
+    {
+        private readonly HttpContent _content;
+
+        public NotedContent(HttpContent content)
+        {
+            _content = content;
+            foreach (var header in content.Headers.NonValidated)
+            {
+                Headers.TryAddWithoutValidation(header.Key, header.Value);
+            }
+        }
+
+        public bool WasSent { get; private set; }
+
+        protected override Task SerializeToStreamAsync(Stream stream, TransportContext? context) =>
+            SerializeToStreamAsync(stream, context, CancellationToken.None);
+
+        protected override Task SerializeToStreamAsync(Stream stream, TransportContext? context, CancellationToken cancellationToken)
+        {
+            WasSent = true;
+            return _content.CopyToAsync(stream, context, cancellationToken);
+        }
+
+        protected override bool TryComputeLength(out long length)
+        {
+            length = _content.Headers.ContentLength ?? 0;
+            return _content.Headers.ContentLength is not null;
+        }
+
+        protected override void Dispose(bool disposing)
+        {
+            if (disposing)
+            {
+                _content.Dispose();
+            }
+
+            base.Dispose(disposing);
+        }
+    }
+
     /// <summary>
     /// Asks by HTTP/2 where the server speaks it, reads the answer whole or not at all (an endless one ends at the limit), and says
     /// <c>stop</c> where a server says it in another way: Together <c>eos</c>, Text Generation Inference <c>eos_token</c>, others
@@ -127,7 +169,20 @@ public static class ModelConnection
                     span, request.Headers, static (headers, name, value) => ((HttpRequestHeaders)headers!).TryAddWithoutValidation(name, value));
             }
 
-            var response = await base.SendAsync(request, cancellationToken);
+            var content = request.Content is { } whole ? new NotedContent(whole) : null;
+            request.Content = content;
+            HttpResponseMessage response;
+            try
+            {
+                response = await base.SendAsync(request, cancellationToken);
+            }
+            catch (OperationCanceledException e) when (content is { WasSent: false })
+            {
+                // The reason that ModelFault looks for.
+                var reason = new HttpRequestException(HttpRequestError.ConnectionError, "No connection came about in time.", e);
+                throw new OperationCanceledException(reason.Message, reason, cancellationToken);
+            }
+
             try
             {
                 var answer = await ReadAsync(response.Content, request.Method == HttpMethod.Get ? MaxListBytes : MaxAnswerBytes, cancellationToken);

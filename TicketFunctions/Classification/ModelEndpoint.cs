@@ -75,6 +75,11 @@ internal sealed class ModelEndpoint
     /// <summary>Makes one call. Everything that can go wrong in it is a fault; only the process's end is an exception.</summary>
     public async ValueTask<ModelReply> CallAsync(IEnumerable<ChatMessage> messages, ChatOptions options, CallBudget budget)
     {
+        if (budget.UntilLastCall < TimeSpan.Zero)
+        {
+            return ModelReply.Without(_target, ModelFault.NoTime);
+        }
+
         int stamp;
         try
         {
@@ -82,12 +87,18 @@ internal sealed class ModelEndpoint
         }
         catch (OperationCanceledException) when (!budget.Stopping.IsCancellationRequested)
         {
-            return NotCalled(TimeSpan.FromSeconds(5));
+            return ModelReply.Without(_target, ModelFault.NoPlace);
         }
 
         bool? refused = null;
         try
         {
+            // Else, where more is asked than the server can do, every call would begin just before its end, and none would bring anything.
+            if (budget.UntilLastCall < TimeSpan.Zero)
+            {
+                return ModelReply.Without(_target, ModelFault.NoPlace);
+            }
+
             // Those in line before us may have been told so meanwhile.
             if (CoolsFor >= Earliness)
             {
@@ -133,7 +144,9 @@ internal sealed class ModelEndpoint
         catch (Exception e)
         {
             // Client libraries throw whatever a broken answer breaks in them; none of it may reach the triage.
-            fault = attempt.Token.IsCancellationRequested ? ModelFault.TimedOut : ModelFault.From(e, _time.GetUtcNow());
+            fault = attempt.Token.IsCancellationRequested && !ModelFault.WasNeverSent(e)
+                ? ModelFault.TimedOut with { WasCutShort = _time.GetElapsedTime(started) < _attemptTimeout * 0.9 }
+                : ModelFault.From(e, _time.GetUtcNow());
             if (fault.RetryAfter is { } wait)
             {
                 LeaveAlone(wait);

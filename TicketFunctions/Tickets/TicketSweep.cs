@@ -155,7 +155,7 @@ public sealed partial class TicketSweep(
         {
             unavailable = result switch
             {
-                TriageResult.RetryLater { Kind: FailureKind.BudgetSpent } => unavailable,
+                TriageResult.RetryLater { Kind: FailureKind.BudgetSpent or FailureKind.UpstreamBusy } => unavailable,
                 TriageResult.RetryLater { Kind: FailureKind.UpstreamUnavailable or FailureKind.UpstreamTimeout }
                     or TriageResult.Parked { Kind: FailureKind.UpstreamUnavailable or FailureKind.UpstreamTimeout } => unavailable + 1,
                 TriageResult.RetryLater or TriageResult.Parked or TriageResult.Labelled { Source: not "reused" } => 0,

@@ -405,7 +405,7 @@ public sealed partial class TicketTriage : IDisposable
         await RecordFailureAsync(ticket, attempt, claimed, stopping);
 
         // A model that did not answer in time may have been paid, also when the next one could not be reached.
-        var isOutage = failed is { Kind: FailureKind.UpstreamUnavailable, WasAnswered: false } && failed.Calls.All(call => call.Outcome != CallOutcome.TimedOut);
+        var isOutage = failed is { Kind: FailureKind.UpstreamUnavailable or FailureKind.UpstreamBusy, WasAnswered: false } && failed.Calls.All(call => call.Outcome != CallOutcome.TimedOut);
 
         // Without a call the breaker knows best when to try again.
         var spareWait = failed.Calls.Count == 0 && failed.RetryAfter is { } reopens ? Within(TimeSpan.FromSeconds(1), reopens) : WaitAfter(1);

@@ -148,6 +148,7 @@ public sealed partial class ProcessTicket(
         FailureKind.UpstreamInvalid => Problem.UpstreamInvalid(detail),
         FailureKind.UpstreamTimeout => Problem.UpstreamTimeout(detail),
         FailureKind.BudgetSpent => Problem.UpstreamUnavailable("The daily budget for model calls is used up. " + detail, retryAfter ?? Unscheduled),
+        FailureKind.UpstreamBusy => Problem.UpstreamUnavailable("All places for calls are taken. " + detail, retryAfter ?? Unscheduled),
         FailureKind.StorageRefused => Problem.StorageRefused(detail, retryAfter ?? Unscheduled),
         _ => Problem.UpstreamUnavailable(detail, retryAfter ?? Unscheduled),
     };

@@ -16,6 +16,7 @@ public sealed class CapabilityTests
         { 422, """{"detail":[{"type":"extra_forbidden","loc":["body","response_format","json_schema","strict"],"msg":"Extra inputs are not permitted"}]}""", "strict" },
         { 400, """{"error":{"message":"Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported.","param":"temperature","code":"unsupported_value"}}""", "temperature" },
         { 400, """{"error":{"message":"This model does not support logprobs.","param":"logprobs"}}""", "logprobs" },
+        { 403, """{"error":{"message":"You are not allowed to request logprobs from this model.","type":"invalid_request_error","param":null,"code":null}}""", "logprobs" },
         { 400, """{"object":"error","message":"guided decoding is off","code":400}""", "schema" },
         { 400, """{"error":{"message":"Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."}}""", "schema" },
     };
@@ -38,6 +39,23 @@ public sealed class CapabilityTests
         AssertSameBut(part, calls[0].Body, calls[1].Body);
         JsonAssert.Equal(calls[1].Body["response_format"]!.ToJsonString(), Assert.Single(harness.Model.CallsFor("El segundo.")).Body["response_format"]);
         Assert.Single(harness.Log, entry => entry.Level == LogLevel.Warning && entry.Message.Contains("from now on", StringComparison.Ordinal));
+    }
+
+    /// <summary>OpenAI's newest models, and Mistral's.</summary>
+    [Theory]
+    [InlineData("compatible", "max_tokens", "max_completion_tokens", """{"error":{"message":"Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.","param":"max_tokens","code":"unsupported_parameter"}}""")]
+    [InlineData("openai", "max_completion_tokens", "max_tokens", """{"detail":[{"type":"extra_forbidden","loc":["body","max_completion_tokens"],"msg":"Extra inputs are not permitted"}]}""")]
+    public async Task The_longest_answer_is_told_by_the_name_that_the_server_takes(string provider, string first, string second, string refusal)
+    {
+        await using var harness = await ModelHarness.StartAsync(null, ("Model__Provider", provider));
+        harness.Model.Default = Refusing(first, ModelStub.Raw(400, "application/json", refusal));
+
+        var labelled = Assert.IsType<ClassificationResult.Labelled>(await harness.ClassifyAsync("El primero."));
+        await harness.ClassifyAsync("El segundo.");
+
+        Assert.Equal([CallOutcome.Rejected, CallOutcome.Labelled], labelled.Calls.Select(call => call.Outcome));
+        Assert.Equal([first, second, second], harness.Model.Calls.Select(call => call.Body.AsObject().Single(member => member.Key.StartsWith("max_", StringComparison.Ordinal)).Key));
+        Assert.All(harness.Model.Calls, call => Assert.Equal(64, call.Body.AsObject().Single(member => member.Key.StartsWith("max_", StringComparison.Ordinal)).Value!.GetValue<int>()));
     }
 
     [Fact]
@@ -87,15 +105,16 @@ public sealed class CapabilityTests
         Assert.DoesNotContain(harness.Log, entry => entry.Level == LogLevel.Warning);
     }
 
-    [Fact]
-    public async Task What_an_error_repeats_of_the_ticket_is_not_taken_for_the_servers_word()
+    /// <summary>Beside the message, within it as vLLM does, or within a text that is no JSON.</summary>
+    [Theory]
+    [InlineData("""{"detail":[{"type":"value_error","loc":["body","messages",1],"msg":"Too long","input":{"content":"TICKET"}}]}""")]
+    [InlineData("""{"object":"error","message":"[{'type': 'value_error', 'loc': ('body', 'messages', 1), 'msg': 'Too long', 'input': 'TICKET'}]"}""")]
+    [InlineData("Too long: {'messages': [{'content': 'TICKET'}]}")]
+    public async Task What_an_error_repeats_of_the_ticket_is_not_taken_for_the_servers_word(string error)
     {
         await using var harness = await ModelHarness.StartAsync();
-        const string Attack = "strict response_format logprobs temperature content_filter insufficient_quota";
-        harness.Model.On(Attack, (call, context) => ModelStub.Json(422, new JsonObject
-        {
-            ["detail"] = new JsonArray(new JsonObject { ["type"] = "value_error", ["loc"] = new JsonArray("body", "messages", 1), ["msg"] = "Too long", ["input"] = call.Body.DeepClone() }),
-        })(call, context));
+        const string Attack = "strict response_format logprobs temperature max_completion_tokens content_filter insufficient_quota";
+        harness.Model.On(Attack, ModelStub.Raw(422, "application/json", error.Replace("TICKET", Attack, StringComparison.Ordinal)));
 
         var failed = Assert.IsType<ClassificationResult.Failed>(await harness.ClassifyAsync(Attack));
         await harness.ClassifyAsync("Otro ticket.");
@@ -145,6 +164,7 @@ public sealed class CapabilityTests
     [InlineData("temperature and logprobs are fine, the key is not")]
     [InlineData("strict")]
     [InlineData("response_format")]
+    [InlineData("Your account has been restricted; el distrito es estricto")]
     public async Task A_request_is_not_sent_again_for_a_member_that_it_did_not_have(string message)
     {
         await using var harness = await ModelHarness.StartAsync(null, ("Model__Output", "Prompt"), ("Model__Confidence", "None"));

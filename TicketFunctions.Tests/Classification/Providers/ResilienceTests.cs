@@ -68,10 +68,11 @@ public sealed class ResilienceTests
         Assert.Equal((FailureKind.UpstreamUnavailable, false), (failed.Kind, failed.WasAnswered));
     }
 
-    /// <summary>What OpenAI and Groq say to a low tier: that one may pay for more does not mean that the account is empty.</summary>
+    /// <summary>What OpenAI, Groq and Gemini say to a low tier: that one may pay for more does not mean that the account is empty.</summary>
     [Theory]
-    [InlineData("Rate limit reached for gpt-4.1-mini on requests per min (RPM): Limit 3. Please try again in 20s. You can increase your rate limit by adding a payment method to your account at https://platform.openai.com/account/billing.")]
+    [InlineData("Rate limit reached for gpt-4.1-mini on requests per min (RPM): Limit 3. Please try again in 20ms. You can increase your rate limit by adding a payment method to your account at https://platform.openai.com/account/billing.")]
     [InlineData("Rate limit reached for model `llama-3.3-70b-versatile` on tokens per minute (TPM). Need more tokens? Upgrade to Dev Tier today at https://console.groq.com/settings/billing")]
+    [InlineData("You exceeded your current quota, please check your plan and billing details. * Quota exceeded for metric: generate_content_paid_tier_input_token_count, limit: 1000000 Please retry in 250.5ms.")]
     public async Task A_rate_limit_that_offers_to_pay_for_more_is_still_one(string message)
     {
         await using var harness = await ModelHarness.StartAsync(null, ("Model__MaxRetries", "1"));
@@ -96,9 +97,17 @@ public sealed class ResilienceTests
     }
 
     /// <summary>A host that is off answers nothing: like one whose line of waiting connections is full.</summary>
-    [UnixFact]
-    public async Task A_server_that_takes_no_connections_is_out_of_reach_and_the_next_address_is_asked()
+    [Theory]
+    [InlineData(20)]
+    [InlineData(1)]
+    public async Task A_server_that_takes_no_connections_is_out_of_reach_and_the_next_address_is_asked(int attemptTimeout)
     {
+        if (OperatingSystem.IsWindows())
+        {
+            // There such a server refuses the connection.
+            return;
+        }
+
         using var full = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
         full.Bind(new IPEndPoint(IPAddress.Loopback, 0));
         full.Listen(0);
@@ -106,8 +115,9 @@ public sealed class ResilienceTests
         await waiting.ConnectAsync((IPEndPoint)full.LocalEndPoint!);
         var off = $"http://{full.LocalEndPoint}/v1";
 
-        await using var alone = await ModelHarness.StartAsync(null, ("Model__Endpoint", off), ("Model__MaxRetries", "0"));
-        await using var backed = await ModelHarness.StartAsync(null, ("Model__Endpoint", $"{off},{alone.Model.Endpoint}"));
+        var timeout = ("Model__AttemptTimeout", $"00:00:{attemptTimeout}");
+        await using var alone = await ModelHarness.StartAsync(null, timeout, ("Model__Endpoint", off), ("Model__MaxRetries", "0"));
+        await using var backed = await ModelHarness.StartAsync(null, timeout, ("Model__Endpoint", $"{off},{alone.Model.Endpoint}"));
         var results = await Task.WhenAll([alone.ClassifyAsync("Nadie."), .. Enumerable.Range(1, 2).Select(n => backed.ClassifyAsync($"El otro, {n}."))]);
 
         var failed = Assert.IsType<ClassificationResult.Failed>(results[0]);
@@ -124,6 +134,10 @@ public sealed class ResilienceTests
     [InlineData("Retry-After", "-1", 2, null)]
     [InlineData("Retry-After", "abc", 2, null)]
     [InlineData("Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT", 2, null)]
+    [InlineData("Retry-After", "12-31", 2, null)]
+    [InlineData("Retry-After", "23:59", 2, null)]
+    [InlineData("Retry-After", "1, 1", 2, null)]
+    [InlineData("Retry-After", "12, 3600", 1, 3600d)]
     [InlineData("Retry-After", "3600", 1, 3600d)]
     [InlineData("Retry-After", "86400", 1, 86400d)]
     [InlineData("retry-after-ms", "3600000", 1, 3600d)]
@@ -276,6 +290,81 @@ public sealed class ResilienceTests
         }
 
         Assert.Equal([1, 1, 1, 1, 1, 0, 0], calls);
+    }
+
+    [Fact]
+    public async Task What_the_end_of_the_whole_attempt_cuts_off_does_not_open_the_breaker()
+    {
+        await using var harness = await ModelHarness.StartAsync(
+            null, ("Model__AttemptTimeout", "00:00:00.6"), ("Model__TotalTimeout", "00:00:01"), ("Model__Fallbacks__0__Name", "second"));
+        harness.Model.Default = ModelStub.Hang;
+        await Task.WhenAll(Enumerable.Range(1, 5).Select(i => harness.ClassifyAsync($"Callan los dos {i}.")));
+        Assert.Equal(10, harness.Model.Calls.Count);
+
+        harness.Model.Default = Good;
+        var labelled = Assert.IsType<ClassificationResult.Labelled>(await harness.ClassifyAsync("El primero está roto, el segundo no."));
+
+        Assert.Equal("second", Assert.Single(labelled.Calls).Model);
+    }
+
+    /// <summary>The second is OpenRouter's word.</summary>
+    [Theory]
+    [InlineData("The request was blocked by the content_filter.")]
+    [InlineData("openai/gpt-4.1-mini requires moderation on OpenAI. Your input was flagged for \"violence\". No credits were charged.")]
+    public async Task Tickets_that_are_filtered_do_not_open_the_breaker_for_the_others(string message)
+    {
+        await using var harness = await ModelHarness.StartAsync();
+        harness.Model.Default = ModelStub.Json(403, new JsonObject { ["error"] = new JsonObject { ["message"] = message } });
+        for (var i = 1; i <= 6; i++)
+        {
+            var failed = Assert.IsType<ClassificationResult.Failed>(await harness.ClassifyAsync($"Violento {i}."));
+            Assert.Equal(CallOutcome.Filtered, Assert.Single(failed.Calls).Outcome);
+        }
+
+        harness.Model.Default = Good;
+        Assert.IsType<ClassificationResult.Labelled>(await harness.ClassifyAsync("Pacífico."));
+    }
+
+    /// <summary>Else more work than the server can do would have each call begin just before its end, paid and cut off.</summary>
+    [Fact]
+    public async Task Who_gets_a_place_too_late_is_not_sent_and_the_baseline_does_not_stand_in_for_a_server_that_is_well()
+    {
+        var clock = new Clock();
+        await using var harness = await ModelHarness.StartAsync(
+            services => services.AddSingleton<TimeProvider>(clock), ("Model__MaxConcurrency", "1"), ("Model__BaselineStandsIn", "true"));
+        var hold = harness.Model.Hold("Delante.", Good);
+        var ahead = harness.ClassifyAsync("Delante.");
+        await hold.Arrived;
+        var behind = harness.ClassifyAsync("La factura, detrás.");
+        clock.Advance(TimeSpan.FromSeconds(21));
+        hold.Release();
+
+        var failed = Assert.IsType<ClassificationResult.Failed>(await behind);
+
+        Assert.Equal((FailureKind.UpstreamBusy, TimeSpan.FromSeconds(5)), (failed.Kind, failed.RetryAfter));
+        Assert.Empty(failed.Calls);
+        Assert.IsType<ClassificationResult.Labelled>(await ahead);
+        Assert.IsType<ClassificationResult.Labelled>(await harness.ClassifyAsync("Después."));
+        Assert.Equal(["Delante.", "Después."], harness.Model.Calls.Select(call => call.Ticket));
+    }
+
+    [Fact]
+    public async Task A_call_is_begun_only_while_half_of_its_time_is_left()
+    {
+        var clock = new Clock();
+        await using var harness = await ModelHarness.StartAsync(
+            services => services.AddSingleton<TimeProvider>(clock),
+            ("Model__MaxRetries", "0"), ("Model__Fallbacks__0__Name", "second"), ("Model__Fallbacks__1__Name", "third"));
+        harness.Model.Default = (call, context) =>
+        {
+            clock.Advance(TimeSpan.FromSeconds((string?)call.Body["model"] == "stub-model" ? 19 : 2));
+            return Down(call, context);
+        };
+
+        var failed = Assert.IsType<ClassificationResult.Failed>(await harness.ClassifyAsync("Se acaba el tiempo."));
+
+        Assert.Equal(["stub-model", "second"], failed.Calls.Select(call => call.Model));
+        Assert.Equal(FailureKind.UpstreamUnavailable, failed.Kind);
     }
 
     [Fact]
