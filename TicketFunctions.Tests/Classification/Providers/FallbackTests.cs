@@ -109,7 +109,7 @@ public sealed class FallbackTests
     public async Task All_models_together_have_the_time_of_one_attempt()
     {
         await using var harness = await ModelHarness.StartAsync(
-            null, ("Model__AttemptTimeout", "00:00:00.6"), ("Model__TotalTimeout", "00:00:01"), ("Model__Fallbacks__0__Name", "second"), ("Model__Fallbacks__1__Name", "third"));
+            null, ("Model__AttemptTimeout", "00:00:01.5"), ("Model__TotalTimeout", "00:00:02.6"), ("Model__Fallbacks__0__Name", "second"), ("Model__Fallbacks__1__Name", "third"));
         harness.Model.Default = ModelStub.Hang;
 
         var failed = Assert.IsType<ClassificationResult.Failed>(await harness.ClassifyAsync("Todos callan."));

@@ -296,7 +296,7 @@ public sealed class ResilienceTests
     public async Task What_the_end_of_the_whole_attempt_cuts_off_does_not_open_the_breaker()
     {
         await using var harness = await ModelHarness.StartAsync(
-            null, ("Model__AttemptTimeout", "00:00:00.6"), ("Model__TotalTimeout", "00:00:01"), ("Model__Fallbacks__0__Name", "second"));
+            null, ("Model__AttemptTimeout", "00:00:01.5"), ("Model__TotalTimeout", "00:00:02.6"), ("Model__Fallbacks__0__Name", "second"));
         harness.Model.Default = ModelStub.Hang;
         await Task.WhenAll(Enumerable.Range(1, 5).Select(i => harness.ClassifyAsync($"Callan los dos {i}.")));
         Assert.Equal(10, harness.Model.Calls.Count);
