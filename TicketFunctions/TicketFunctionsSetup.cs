@@ -68,10 +68,11 @@ public static partial class TicketFunctionsSetup
 
     /// <summary>Checks every setting before anything is done with it.</summary>
     /// <exception cref="OptionsValidationException">Settings are wrong; each failure is a sentence that says how to mend it. May come as an AggregateException of several.</exception>
-    /// <exception cref="FormatException">The connection string cannot be read.</exception>
+    /// <exception cref="FormatException">The connection string or the schedule cannot be read.</exception>
     public static void Validate(IServiceProvider services)
     {
         services.GetRequiredService<IStartupValidator>().Validate();
+        _ = TriggerFunctions.FindTimers(services.GetRequiredService<IConfiguration>()).ToList();
         services.GetRequiredService<NpgsqlDataSource>();
     }
 
