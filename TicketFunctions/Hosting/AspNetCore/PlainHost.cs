@@ -25,9 +25,10 @@ public static class PlainHost
     {
         var builder = WebApplication.CreateSlimBuilder(new WebApplicationOptions { Args = ReadSettingsOnce, ContentRootPath = AppContext.BaseDirectory });
         builder.Configuration.AddLocalSettings().AddInMemoryCollection(settings ?? []);
-        if (string.IsNullOrEmpty(builder.Configuration["urls"]?.Trim(' ', ';')) && string.IsNullOrEmpty(builder.Configuration["http_ports"]))
+        if (string.IsNullOrEmpty(builder.Configuration["urls"]?.Trim(' ', ';')))
         {
-            builder.Configuration["urls"] = DefaultUrl;
+            // Empty, the framework goes by the ports; blank, by nothing.
+            builder.Configuration["urls"] = FunctionKeys.FindAddresses(builder.Configuration).Any() ? "" : DefaultUrl;
         }
 
         builder.Configuration["SweepSchedule"] ??= DefaultSweepSchedule;
