@@ -148,6 +148,15 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
         Assert.Equal(0, await process.WaitForExitAsync());
     }
 
+    [Fact]
+    public async Task A_level_of_the_log_that_is_none_is_told()
+    {
+        var result = await _product.RunAsync("", [("Logging__LogLevel__Default", "nope")], "classify", "hola");
+
+        Assert.Equal(
+            (2, "error: Logging__LogLevel__Default is no level; write Trace, Debug, Information, Warning, Error, Critical or None.\n"), (result.ExitCode, result.Error));
+    }
+
     [UnixFact]
     public async Task When_nobody_reads_the_answers_any_more_no_model_is_asked_for_them()
     {

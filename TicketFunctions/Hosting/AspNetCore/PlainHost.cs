@@ -50,7 +50,7 @@ public static class PlainHost
 
         // What is under way gets the grace of WorkDrain; the rest of the time is for writing and closing.
         builder.Services.Configure<HostOptions>(host => host.ShutdownTimeout = TimeSpan.FromSeconds(9));
-        builder.Services.AddOptions<KeyOptions>().Bind(builder.Configuration.GetSection("Keys"));
+        TicketFunctionsSetup.AddOptions<KeyOptions>(builder.Services, builder.Configuration, "Keys");
         builder.Services.AddTicketFunctions(builder.Configuration).AddChatClients();
         builder.Services.AddFunctions();
         builder.Services.AddHostedService(provider => provider.GetRequiredService<BacklogWatch>());
@@ -73,8 +73,18 @@ public static class PlainHost
     }
 
     /// <summary>One line an event, on standard error: standard output belongs to what commands print.</summary>
+    /// <exception cref="FormatException">A level is none.</exception>
     public static void AddQuietLogging(this IHostApplicationBuilder builder)
     {
+        foreach (var (name, level) in builder.Configuration.GetSection("Logging").AsEnumerable())
+        {
+            if (name.Contains("LogLevel:", StringComparison.OrdinalIgnoreCase) && !string.IsNullOrEmpty(level) && !Enum.TryParse<LogLevel>(level, ignoreCase: true, out _))
+            {
+                throw new FormatException(
+                    $"{name.Replace(":", "__", StringComparison.Ordinal)} is no level; write Trace, Debug, Information, Warning, Error, Critical or None.");
+            }
+        }
+
         builder.Logging.AddSimpleConsole(console =>
         {
             console.SingleLine = true;
