@@ -179,6 +179,19 @@ public sealed class ServeTests
     }
 
     [UnixFact]
+    public async Task A_stop_while_it_starts_is_its_normal_end_too()
+    {
+        using var product = new Product(FreePort, ("EmbeddedPostgres__Folder", "postgres"), ("EmbeddedPostgres__BinFolder", " "));
+        await using var process = product.Start(["serve"]);
+        await Eventually.TrueAsync(() => Task.FromResult(Directory.Exists(Path.Combine(product.Folder, "postgres"))), "its database is made");
+
+        await process.SignalAsync("TERM");
+
+        Assert.Equal(0, await process.WaitForExitAsync());
+        Assert.Equal("Stopped.\n", process.Output);
+    }
+
+    [UnixFact]
     public async Task Without_a_database_it_brings_one_with_labelled_samples_and_survives_a_kill()
     {
         using var product = new Product(FreePort, ("EmbeddedPostgres__Folder", "postgres"));
