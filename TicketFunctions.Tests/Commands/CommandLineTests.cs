@@ -173,6 +173,25 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
         Assert.InRange(waited.Elapsed, TimeSpan.Zero, TimeSpan.FromSeconds(10));
     }
 
+    /// <summary>Some of them OpenTelemetry passes over; these it refuses, and says neither which nor why.</summary>
+    [Theory]
+    [InlineData("OTEL_EXPORTER_OTLP_HEADERS", "Authorization: Bearer canary")]
+    [InlineData("OTEL_EXPORTER_OTLP_TIMEOUT", "0")]
+    [InlineData("OTEL_METRIC_EXPORT_INTERVAL", "0")]
+    public async Task A_variable_that_OpenTelemetry_refuses_is_told_as_one(string name, string value)
+    {
+        (string, string)[] settings = [("ConnectionStrings__Tickets", "postgresql://u:p@127.0.0.1:1/d"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"), (name, value)];
+
+        foreach (string[] command in new string[][] { ["classify", "hola"], ["serve"] })
+        {
+            var result = await _product.RunAsync("", settings, command);
+
+            Assert.Equal((2, ""), (result.ExitCode, result.Output));
+            Assert.Matches($"^error: OpenTelemetry does not take one of (OTEL_[A-Z_]+, )*{name}.+\n$", result.Error);
+            Assert.DoesNotContain("canary", result.Error, StringComparison.Ordinal);
+        }
+    }
+
     [Fact]
     public async Task A_level_of_the_log_that_is_none_is_told()
     {
