@@ -1,6 +1,7 @@
 using System.Collections;
 using System.ComponentModel;
 using System.ComponentModel.DataAnnotations;
+using System.Globalization;
 using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection.Extensions;
 using Microsoft.Extensions.Options;
@@ -68,10 +69,11 @@ public static partial class TicketFunctionsSetup
 
     /// <summary>Checks every setting before anything is done with it.</summary>
     /// <exception cref="OptionsValidationException">Settings are wrong; each failure is a sentence that says how to mend it. May come as an AggregateException of several.</exception>
-    /// <exception cref="FormatException">The connection string cannot be read.</exception>
+    /// <exception cref="FormatException">The connection string or the schedule cannot be read.</exception>
     public static void Validate(IServiceProvider services)
     {
         services.GetRequiredService<IStartupValidator>().Validate();
+        _ = TriggerFunctions.FindTimers(services.GetRequiredService<IConfiguration>()).ToList();
         services.GetRequiredService<NpgsqlDataSource>();
     }
 
@@ -86,7 +88,7 @@ public static partial class TicketFunctionsSetup
         _ => null,
     };
 
-    private static OptionsBuilder<T> AddOptions<T>(IServiceCollection services, IConfiguration configuration, string section)
+    internal static OptionsBuilder<T> AddOptions<T>(IServiceCollection services, IConfiguration configuration, string section)
         where T : class
     {
         services.AddSingleton<IValidateOptions<T>>(new RangeValidator<T>(section));
@@ -105,37 +107,69 @@ public static partial class TicketFunctionsSetup
         section.Bind(options);
     }
 
-    /// <summary>Says of every value that is not of its type how to write it; the binder would stop at the first and name only the type.</summary>
+    /// <summary>
+    /// Says of every value that is not of its type how to write it; the binder would stop at the first and name only the type.
+    /// What belongs to no property the binder passes over.
+    /// </summary>
     private static IEnumerable<string> FindUnreadable(IConfigurationSection section, string setting, Type options)
     {
+        foreach (var error in FindUnknown(section, setting, NamesOf(options)))
+        {
+            yield return error;
+        }
+
         foreach (var property in options.GetProperties().Where(property => property.CanWrite))
         {
             var nullable = Nullable.GetUnderlyingType(property.PropertyType);
             var type = nullable ?? property.PropertyType;
+            var name = $"{setting}__{property.Name}";
             var value = section.GetSection(property.Name);
             if (type.IsValueType && value.Value is { } text && !(text.Length == 0 && nullable is not null) && !IsReadable(type, text))
             {
-                yield return $"{setting}__{property.Name} cannot be read; write {DescribeValues(type)}.";
+                yield return $"{name} cannot be read; write {DescribeValues(type)}.";
             }
 
             if (ElementOf(type) is not { } element)
             {
+                if (value.GetChildren().Any())
+                {
+                    yield return $"{name} is one value; write nothing behind its name.";
+                }
+
                 continue;
             }
 
-            if (!string.IsNullOrWhiteSpace(value.Value))
+            var entries = value.GetChildren().ToList();
+            if (!string.IsNullOrWhiteSpace(value.Value) || entries.Exists(entry => !int.TryParse(entry.Key, NumberStyles.None, CultureInfo.InvariantCulture, out _)))
             {
-                yield return $"{setting}__{property.Name} is a list; write its first entry as {setting}__{property.Name}__0"
-                    + $"{(element.IsClass && element != typeof(string) ? "__" + element.GetProperties()[0].Name : "")}.";
+                yield return $"{name} is a list; write its first entry as {name}__0{(element == typeof(string) ? "" : "__" + NamesOf(element)[0])}.";
+                continue;
             }
 
-            foreach (var error in value.GetChildren().Where(_ => element != typeof(string))
-                .SelectMany(child => FindUnreadable(child, $"{setting}__{property.Name}__{child.Key}", element)))
+            foreach (var entry in element == typeof(string) ? [] : entries)
             {
-                yield return error;
+                if (!string.IsNullOrWhiteSpace(entry.Value))
+                {
+                    yield return $"{name}__{entry.Key} has several members; write {name}__{entry.Key}__ and then {JoinByOr(NamesOf(element))}.";
+                }
+
+                foreach (var error in FindUnreadable(entry, $"{name}__{entry.Key}", element))
+                {
+                    yield return error;
+                }
             }
         }
     }
+
+    /// <summary>Says of every name in a section that is not one of these how it may be.</summary>
+    internal static IEnumerable<string> FindUnknown(IConfigurationSection section, string setting, string[] names) =>
+        from child in section.GetChildren()
+        where !names.Contains(child.Key, StringComparer.OrdinalIgnoreCase)
+        select $"{setting}__{child.Key} is no setting; write {setting}__ and then {JoinByOr(names)}.";
+
+    private static string[] NamesOf(Type options) => [.. options.GetProperties().Where(property => property.CanWrite).Select(property => property.Name)];
+
+    private static string JoinByOr(string[] names) => names.Length == 1 ? names[0] : $"{string.Join(", ", names[..^1])} or {names[^1]}";
 
     private static Type? ElementOf(Type type) =>
         type.IsGenericType && type.GetGenericTypeDefinition() == typeof(List<>) ? type.GetGenericArguments()[0] : null;
@@ -148,7 +182,7 @@ public static partial class TicketFunctionsSetup
     private static string DescribeValues(Type type) =>
         type == typeof(TimeSpan) ? "a duration like 00:00:30 (hh:mm:ss)"
         : type == typeof(bool) ? "true or false"
-        : type.IsEnum ? $"{string.Join(", ", Enum.GetNames(type)[..^1])} or {Enum.GetNames(type)[^1]}"
+        : type.IsEnum ? JoinByOr(Enum.GetNames(type))
         : type == typeof(decimal) || type == typeof(float) ? "a number like 0.5"
         : "a whole number";
 

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Text.Json.Nodes;
 using TicketFunctions.Tests.Support;
 
@@ -68,6 +69,13 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
     [InlineData("without a key", "doctor", "--url", "https://tickets.example.com?code=1")]
     [InlineData("give both", "doctor", "--key", "1")]
     [InlineData("'nowhere.jsonl'", "evaluate", "nowhere.jsonl")]
+    [InlineData("'.' is a folder", "evaluate", ".")]
+    [InlineData("--limit must be a whole number", "reprocess", "--model", "m", "--limit", "x")]
+    [InlineData("--limit must be a whole number", "reprocess", "--model", "m", "--limit", "0")]
+    [InlineData("--limit must be a whole number", "reprocess", "--model", "m", "--limit", "99999999999")]
+    [InlineData("--since is not a time; write it like 2026-11-20 or 2026-11-20T08:30:00Z.", "reprocess", "--since", "1.1")]
+    [InlineData("--since is not a time", "reprocess", "--since", "10:00")]
+    [InlineData("--since is not a time", "reprocess", "--since", "03/04/2026")]
     public async Task Wrong_words_are_told_and_nothing_is_done(string told, params string[] words)
     {
         var result = await _product.RunAsync(words);
@@ -148,6 +156,51 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
         Assert.Equal(0, await process.WaitForExitAsync());
     }
 
+    [UnixTheory]
+    [InlineData("INT")]
+    [InlineData("TERM")]
+    public async Task It_ends_at_once_while_it_waits_for_a_line(string signal)
+    {
+        await using var process = _product.Start(["classify", "-"]);
+        await process.Input.WriteAsync("la única\n");
+        await process.Input.FlushAsync();
+        await process.ReadLineWithAsync("confidence");
+        var waited = Stopwatch.StartNew();
+
+        await process.SignalAsync(signal);
+
+        Assert.Equal(130, await process.WaitForExitAsync());
+        Assert.InRange(waited.Elapsed, TimeSpan.Zero, TimeSpan.FromSeconds(10));
+    }
+
+    /// <summary>Some of them OpenTelemetry passes over; these it refuses, and says neither which nor why.</summary>
+    [Theory]
+    [InlineData("OTEL_EXPORTER_OTLP_HEADERS", "Authorization: Bearer canary")]
+    [InlineData("OTEL_EXPORTER_OTLP_TIMEOUT", "0")]
+    [InlineData("OTEL_METRIC_EXPORT_INTERVAL", "0")]
+    public async Task A_variable_that_OpenTelemetry_refuses_is_told_as_one(string name, string value)
+    {
+        (string, string)[] settings = [("ConnectionStrings__Tickets", "postgresql://u:p@127.0.0.1:1/d"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"), (name, value)];
+
+        foreach (string[] command in new string[][] { ["classify", "hola"], ["serve"] })
+        {
+            var result = await _product.RunAsync("", settings, command);
+
+            Assert.Equal((2, ""), (result.ExitCode, result.Output));
+            Assert.Matches($"^error: OpenTelemetry does not take one of (OTEL_[A-Z_]+, )*{name}.+\n$", result.Error);
+            Assert.DoesNotContain("canary", result.Error, StringComparison.Ordinal);
+        }
+    }
+
+    [Fact]
+    public async Task A_level_of_the_log_that_is_none_is_told()
+    {
+        var result = await _product.RunAsync("", [("Logging__LogLevel__Default", "nope")], "classify", "hola");
+
+        Assert.Equal(
+            (2, "error: Logging__LogLevel__Default is no level; write Trace, Debug, Information, Warning, Error, Critical or None.\n"), (result.ExitCode, result.Error));
+    }
+
     [UnixFact]
     public async Task When_nobody_reads_the_answers_any_more_no_model_is_asked_for_them()
     {
@@ -190,7 +243,7 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
 
         // Category: Tecnico 1 of 2 found, 1 right of 1; Facturacion 1 of 1, 1 of 2; Otro never. F1 2/3, 2/3, 0.
         // Sentiment: Negativo 1 of 2, 1 of 2; Neutral whole; Positivo never. F1 1/2, 1, 0.
-        Assert.Equal(0, json.ExitCode);
+        Assert.Equal(1, json.ExitCode);
         JsonAssert.Equal(
             """
             {
@@ -230,12 +283,17 @@ public sealed class CommandLineTests(ProductWithModel fixture) : IClassFixture<P
             JsonNode.Parse(json.Output));
 
         var text = await _product.RunAsync("", fixture.UseModel, "evaluate", file);
-        Assert.Equal(0, text.ExitCode);
-        Assert.Contains("5 rows, stub-model", text.Output, StringComparison.Ordinal);
+        Assert.Equal(1, text.ExitCode);
+        Assert.Contains("5 rows, stub-model; 1 got no labels", text.Output, StringComparison.Ordinal);
         Assert.Contains("Category: accuracy 0.500, macro-F1 0.444 over 4 rows", text.Output, StringComparison.Ordinal);
         Assert.Contains("Sentiment: accuracy 0.500, macro-F1 0.500 over 4 rows", text.Output, StringComparison.Ordinal);
         Assert.Contains(text.Lines, line => Cells(line) is ["Facturacion", "0.500", "1.000", "0.667", "1"]);
         Assert.Contains(text.Lines, line => Cells(line) is ["Tecnico", "0", "1", "0", "1"]);
+
+        await File.WriteAllTextAsync(file, """{"text": "uno", "category": "Tecnico"}""");
+        var answered = await _product.RunAsync("", fixture.UseModel, "evaluate", file);
+        Assert.Equal(0, answered.ExitCode);
+        Assert.DoesNotContain("no labels", answered.Output, StringComparison.Ordinal);
     }
 
     [Theory]

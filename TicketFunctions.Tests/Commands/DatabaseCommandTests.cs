@@ -60,6 +60,20 @@ public sealed class DatabaseCommandTests : IAsyncLifetime
         Assert.Equal(41, _app.Model.Calls.Count);
     }
 
+    /// <summary>Hebrew writes -1 with a mark before the sign, and the Thai year is another one.</summary>
+    [UnixTheory]
+    [InlineData("he_IL.UTF-8")]
+    [InlineData("th_TH.UTF-8")]
+    public async Task The_language_of_the_machine_changes_nothing(string locale)
+    {
+        using var product = CreateProduct();
+
+        var costs = await product.RunAsync("", [("LC_ALL", locale)], "costs", "--since", "2027-01-01");
+
+        Assert.Equal((0, ""), (costs.ExitCode, costs.Error));
+        Assert.Equal("No decisions since 2027-01-01.", costs.Lines[0]);
+    }
+
     [Fact]
     public async Task Sweep_ends_with_1_when_tickets_are_left_without_labels()
     {

@@ -460,6 +460,9 @@ public sealed class DoctorTests(FinishedProject project) : IClassFixture<Finishe
         AssertFound(
             await _product.RunAsync("doctor", "--url", url, "--key", SignedApp.Key), 1, [.. always, "fail  key|or a signature; set Webhooks__Secret here"]);
         AssertFound(
+            await _product.RunAsync("", [("Keys__Admin", "canary")], "doctor", "--url", url, "--key", "clé"),
+            1, [.. always, "warn  keys|every caller needs the admin key", "fail  key|has characters that no header carries"]);
+        AssertFound(
             await _product.RunAsync("doctor", "--url", url.Replace("http:", "https:", StringComparison.Ordinal), "--key", SignedApp.Key),
             1, [.. always, "fail  live|serves no HTTPS that this machine trusts", "skip  ready|", "skip  no key|", "skip  key|"]);
         AssertFound(
@@ -480,6 +483,10 @@ public sealed class DoctorTests(FinishedProject project) : IClassFixture<Finishe
             await _product.RunAsync("", [("http_proxy", service.Root)], "doctor", "--url", "http://tickets.example.com", "--key", "canary"),
             1,
             ["skip  database|", "warn  model|", "fail  https|in the clear", "fail  no key|answered HTTP 200, not 401: anybody may spend", "skip  key|is not sent unencrypted"]);
+
+        // Nor to a proxy that stands in for this machine.
+        var local = await _product.RunAsync("", [("http_proxy", service.Root)], "doctor", "--url", "http://localhost:1", "--key", "canary");
+        Assert.Contains("localhost:1 cannot be reached", local.Output, StringComparison.Ordinal);
 
         Assert.Equal(3, service.Requests.Count);
         Assert.All(service.Requests, request => Assert.DoesNotContain(request.Headers, header => header.Value.ToString().Contains("canary", StringComparison.Ordinal)));

@@ -16,7 +16,7 @@ public sealed class Product : IDisposable
     [
         "ASPNETCORE_", "DOTNET_ENVIRONMENT", "DOTNET_HTTP_PORTS", "DOTNET_URLS",
         "ConnectionStrings__", "EmbeddedPostgres__", "Keys__", "Model__", "Storage__", "SUPABASE_", "Sweep", "Taxonomy__", "Triage__", "Webhooks__",
-        "AZURE_", "HF_", "HUGGINGFACEHUB_", "IDENTITY_", "OLLAMA_", "OPENAI_",
+        "AZURE_", "HF_", "HUGGINGFACEHUB_", "IDENTITY_", "OLLAMA_", "OPENAI_", "OTEL_",
     ];
 
     private readonly (string Name, string Value)[] _settings;

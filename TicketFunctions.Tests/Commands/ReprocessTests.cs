@@ -142,6 +142,7 @@ public sealed class ReprocessTests : IAsyncLifetime, IDisposable
         Assert.Equal("0 found", await FindAsync("--model", "baseline"));
         Assert.Equal("0 found", await FindAsync("--model", "model"));
         Assert.Equal("0 found", await FindAsync("--since", "2099-01-01"));
+        Assert.Equal("0 found", await FindAsync("--since", "2099-01-01T08:30:00+02:00"));
 
         async Task<string> FindAsync(params string[] conditions) =>
             (await _product.RunAsync(["reprocess", "--dry-run", .. conditions])).Lines.Single(line => line.Contains(" found, ", StringComparison.Ordinal)).Split(',')[0];
@@ -219,12 +220,10 @@ public sealed class ReprocessTests : IAsyncLifetime, IDisposable
     {
         var none = await _product.RunAsync("reprocess");
         var since = await _product.RunAsync("reprocess", "--since", "ayer");
-        var limit = await _product.RunAsync("reprocess", "--model", "m", "--limit", "0");
 
-        Assert.Equal((2, 2, 2), (none.ExitCode, since.ExitCode, limit.ExitCode));
+        Assert.Equal((2, 2), (none.ExitCode, since.ExitCode));
         Assert.Contains("Say which decisions", none.Error, StringComparison.Ordinal);
         Assert.Contains("--since is not a time", since.Error, StringComparison.Ordinal);
-        Assert.Contains("--limit must be at least 1", limit.Error, StringComparison.Ordinal);
     }
 
     /// <summary>Tickets decided by the service's own model, one after the other.</summary>

@@ -77,7 +77,7 @@ public sealed class ServeTests
     {
         await using var app = await TicketApp.StartAsync();
         var port = FindFreePort();
-        using var product = new Product(("ASPNETCORE_HTTP_PORTS", $"{port}"), ("Keys__Function", "a-key"));
+        using var product = new Product(("ASPNETCORE_HTTP_PORTS", $"{port}"), ("Keys__Function", "a-key"), ("http_proxy", "http://127.0.0.1:1"));
 
         var before = await product.RunAsync("health");
         await using var serving = product.Start([], ("ConnectionStrings__Tickets", app.ConnectionString));
@@ -89,6 +89,25 @@ public sealed class ServeTests
         Assert.Equal((1, $"localhost:{port}: does not answer\n"), (before.ExitCode, before.Output));
         Assert.Equal((0, $"localhost:{port}: ready\n"), (ready.ExitCode, ready.Output));
         Assert.Equal((1, $"localhost:{port}: not ready: the database takes no writes, or its migrations were not applied\n"), (broken.ExitCode, broken.Output));
+    }
+
+    [UnixFact]
+    public async Task Health_asks_where_the_service_listens_whatever_setting_says_so()
+    {
+        await using var service = await ModelServer.StartAsync();
+        service.On("GET /health/ready", "{}");
+        using var product = new Product(("ConnectionStrings__Tickets", "postgresql://u:p@127.0.0.1:1/d"));
+        var socket = Path.Combine(product.Folder, "s");
+
+        var endpoint = await product.RunAsync("", [("Kestrel__Endpoints__A__Url", service.Root), ("ASPNETCORE_URLS", "http://127.0.0.1:1")], "health");
+        var before = await product.RunAsync("", [("ASPNETCORE_URLS", $"http://unix:{socket}")], "health");
+        await using var serving = product.Start([], ("ASPNETCORE_URLS", $"http://unix:{socket}"));
+        await serving.ReadLineWithAsync("Listening");
+        var pipe = await product.RunAsync("", [("ASPNETCORE_URLS", $"http://unix:{socket}")], "health");
+
+        Assert.Equal($"{new Uri(service.Root).Authority}: ready\n", endpoint.Output);
+        Assert.Equal((1, $"{socket}: does not answer\n", ""), (before.ExitCode, before.Output, before.Error));
+        Assert.Equal($"{socket}: not ready: the database takes no writes, or its migrations were not applied\n", pipe.Output);
     }
 
     [Fact]
@@ -157,6 +176,19 @@ public sealed class ServeTests
         {
             program.Delete(recursive: true);
         }
+    }
+
+    [UnixFact]
+    public async Task A_stop_while_it_starts_is_its_normal_end_too()
+    {
+        using var product = new Product(FreePort, ("EmbeddedPostgres__Folder", "postgres"), ("EmbeddedPostgres__BinFolder", " "));
+        await using var process = product.Start(["serve"]);
+        await Eventually.TrueAsync(() => Task.FromResult(Directory.Exists(Path.Combine(product.Folder, "postgres"))), "its database is made");
+
+        await process.SignalAsync("TERM");
+
+        Assert.Equal(0, await process.WaitForExitAsync());
+        Assert.Equal("Stopped.\n", process.Output);
     }
 
     [UnixFact]

@@ -119,7 +119,7 @@ public sealed class KeysTests(GuardedApp guarded) : IClassFixture<GuardedApp>
         Assert.Equal(HttpStatusCode.OK, (await open.Http.GetAsync("/backlog")).StatusCode);
         Assert.Equal(HttpStatusCode.Accepted, (await open.PostAsync("{}", "/admin/functions/SweepTickets")).StatusCode);
 
-        await using var functionOnly = await TicketApp.StartAsync(("Keys__Function", "f"));
+        await using var functionOnly = await TicketApp.StartAsync(("Keys__Function", "f\n"));
         Assert.Equal(HttpStatusCode.OK, (await functionOnly.Http.GetAsync("/backlog?code=f")).StatusCode);
         await (await functionOnly.PostAsync("{}", "/admin/functions/SweepTickets?code=f")).AssertProblemAsync(401, "unauthorized");
 
@@ -138,6 +138,7 @@ public sealed class KeysTests(GuardedApp guarded) : IClassFixture<GuardedApp>
     [InlineData("urls", "http://127.0.0.1:0; http://0.0.0.0:0")]
     [InlineData("http_ports", "8080")]
     [InlineData("http_ports", "8080;8081")]
+    [InlineData("https_ports", "7193")]
     [InlineData("Kestrel:Endpoints:Http:Url", "http://0.0.0.0:0")]
     public void An_address_that_others_reach_needs_keys(string setting, string address)
     {
@@ -158,13 +159,16 @@ public sealed class KeysTests(GuardedApp guarded) : IClassFixture<GuardedApp>
     public void Loopback_needs_none(string address) => Build(("urls", address));
 
     [Theory]
-    [InlineData("")]
-    [InlineData(" ;")]
-    public void Without_an_address_it_is_the_default_one(string none)
+    [InlineData("urls", "", PlainHost.DefaultUrl)]
+    [InlineData("urls", " ;", PlainHost.DefaultUrl)]
+    [InlineData("http_ports", " ", PlainHost.DefaultUrl)]
+    [InlineData("https_ports", "7193", "")]
+    [InlineData("Kestrel:Endpoints:A:Url", "http://localhost:7193", "")]
+    public void Without_an_address_it_is_the_default_one(string setting, string value, string urls)
     {
-        using IDisposable app = PlainHost.Build([new("urls", none)]);
+        using IDisposable app = PlainHost.Build([new(setting, value), new("Keys:Function", "f")]);
 
-        Assert.Equal(PlainHost.DefaultUrl, ((WebApplication)app).Configuration["urls"]);
+        Assert.Equal(urls, ((WebApplication)app).Configuration["urls"]);
     }
 
     [Fact]

@@ -14,6 +14,9 @@ public sealed class SettingsTests
     private const string Duration = "cannot be read; write a duration like 00:00:30 (hh:mm:ss).";
     private const string Number = "cannot be read; write a whole number.";
     private const string SigningSecret = "is no signing secret; write whsec_ and 24 to 64 random bytes in Base64, as `openssl rand -base64 32` makes them.";
+    private const string UnknownInModel =
+        "is no setting; write Model__ and then Fallbacks, AttemptTimeout, TotalTimeout, MaxRetries, BreakDuration, MaxConcurrency, BaselineStandsIn, MaskPersonalData, "
+        + "Confidence, ReviewBelow, TokensPerDay, CostPerDay, Provider, Endpoint, Name, ApiKey, Output, MaxOutputTokens, InputPricePerMillion or OutputPricePerMillion.";
     private const string Secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     private const string Model = "Model__Endpoint=http://localhost:1|Model__Name=m|";
 
@@ -103,6 +106,20 @@ public sealed class SettingsTests
         "Taxonomy__Sentiments__0__Label=Positivo|Taxonomy__Sentiments__1__Label=Negativo",
         "Taxonomy has no label that means 'Neutral', which the embedded baseline answers; "
         + "add it as a synonym of one of yours, or configure a model with Model__Endpoint and Model__Name.")]
+    [InlineData("Taxonomy__Categories__0=Soporte", "Taxonomy__Categories__0 has several members; write Taxonomy__Categories__0__ and then Label, Description or Synonyms.")]
+    [InlineData(
+        Model + "Model__Fallbacks__0=gpt-4.1",
+        "Model__Fallbacks__0 has several members; write Model__Fallbacks__0__ and then "
+        + "Provider, Endpoint, Name, ApiKey, Output, MaxOutputTokens, InputPricePerMillion or OutputPricePerMillion.")]
+    [InlineData(Model + "Model__Fallbacks__Name=gpt-4.1", "Model__Fallbacks is a list; write its first entry as Model__Fallbacks__0__Provider.")]
+    [InlineData("Model__Endpoint__0=http://localhost:1", "Model__Endpoint is one value; write nothing behind its name.")]
+    [InlineData("Model__TokensPerDays=9", "Model__TokensPerDays " + UnknownInModel)]
+    [InlineData("Model__Fallback__0__Name=gpt-4.1", "Model__Fallback " + UnknownInModel)]
+    [InlineData("Model__Targets__0__Name=read-only", "Model__Targets " + UnknownInModel)]
+    [InlineData("Sweep__Concurency=4", "Sweep__Concurency is no setting; write Sweep__ and then BatchSize, Concurrency or TimeBudget.")]
+    [InlineData("Taxonomy__Categories__0__Lable=Una", "Taxonomy__Categories__0__Lable is no setting; write Taxonomy__Categories__0__ and then Label, Description or Synonyms.")]
+    [InlineData("Docs__Enable=true", "Docs__Enable is no setting; write Docs__ and then Enabled.")]
+    [InlineData("Keys__Functions=k", "Keys__Functions is no setting; write Keys__ and then Function or Admin.")]
     [InlineData("urls=nope", "The address 'nope' to listen on cannot be read; write ASPNETCORE_URLS like http://localhost:7071, several with semicolons.")]
     [InlineData("urls=http://127.0.0.1:80a", "The address 'http://127.0.0.1:80a' to listen on cannot be read; write ASPNETCORE_URLS like http://localhost:7071, several with semicolons.")]
     [InlineData("urls=http://[::1]:80a", "The address 'http://[::1]:80a' to listen on cannot be read; write ASPNETCORE_URLS like http://localhost:7071, several with semicolons.")]
@@ -149,7 +166,7 @@ public sealed class SettingsTests
     [InlineData("Model__AttemptTimeout=|Model__TotalTimeout=|Model__Endpoint=|Model__Name= |Model__ApiKey=")]
     [InlineData("Model__Provider=OpenAI|Model__Name=m|Model__ApiKey=k")]
     [InlineData("Model__ApiKey=k")]
-    [InlineData(Model + "Model__Targets__0__Name=read-only")]
+    [InlineData(Model + "MODEL__MAXRETRIES=1|Model__Fallbacks__1__Name=a|Model=others|Sweep=others|Models__Name=others|ModelName=others|Triage_Lease=others")]
     [InlineData("Model__Output=json|Model__Confidence=NONE|Model__ReviewBelow=0.5|Model__BaselineStandsIn=True|Model__MaskPersonalData=true")]
     [InlineData("Model__ReviewBelow=|Model__Output=|Model__TokensPerDay=|Model__CostPerDay=|Model__Fallbacks=")]
     [InlineData("Model__BreakDuration=00:00:00|Model__TokensPerDay=9223372036854775807|Model__InputPricePerMillion=0.15|Model__OutputPricePerMillion=1e-3")]

@@ -1,4 +1,6 @@
 using System.Net;
+using Microsoft.Extensions.Configuration;
+using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 using TicketFunctions.Hosting.AspNetCore;
 using TicketFunctions.Tests.Support;
@@ -22,6 +24,16 @@ public sealed class TimerTests
 
         var second = await app.AddTicketAsync("El segundo");
         await Eventually.TrueAsync(() => IsProcessedAsync(app, second), "the schedule sweeps again");
+    }
+
+    [Fact]
+    public async Task A_clock_that_is_set_back_does_not_put_off_the_sweep()
+    {
+        await using var app = await TicketApp.StartAsync(null, services => services.AddSingleton<TimeProvider>(new SetBackTime()), ("SweepSchedule", "0 0 * * * *"));
+
+        var id = await app.AddTicketAsync("Antes de hora");
+
+        await Eventually.TrueAsync(() => IsProcessedAsync(app, id), "the sweep of the full hour that the clock shows comes");
     }
 
     [Fact]
@@ -60,13 +72,42 @@ public sealed class TimerTests
     [InlineData("* * * * *")]
     [InlineData("61 * * * * *")]
     [InlineData("0 0 0 31 13 *")]
-    public void A_schedule_that_cannot_be_read_stops_the_start(string schedule)
+    [InlineData("0 0 0 30 2 *")]
+    public void A_schedule_that_cannot_be_read_or_never_comes_stops_the_start_of_either_host(string schedule)
     {
-        var error = Assert.Throws<FormatException>(() => PlainHost.Build([new("SweepSchedule", schedule)]));
+        KeyValuePair<string, string?>[] settings = [new("SweepSchedule", schedule), new("ConnectionStrings:Tickets", "Host=localhost")];
+        var configuration = new ConfigurationBuilder().AddInMemoryCollection(settings).Build();
+        using var worker = new ServiceCollection()
+            .AddLogging().AddSingleton<IConfiguration>(configuration).AddTicketFunctions(configuration).BuildServiceProvider();
 
-        Assert.Contains("SweepSchedule", error.Message, StringComparison.Ordinal);
-        Assert.Contains("`0 */5 * * * *`", error.Message, StringComparison.Ordinal);
+        foreach (var start in new[] { () => ((IDisposable)PlainHost.Build(settings)).Dispose(), () => TicketFunctionsSetup.Validate(worker) })
+        {
+            var error = Assert.Throws<FormatException>(start);
+
+            Assert.Contains("SweepSchedule", error.Message, StringComparison.Ordinal);
+            Assert.Contains("`0 */5 * * * *`", error.Message, StringComparison.Ordinal);
+        }
     }
 
     private static async Task<bool> IsProcessedAsync(TicketApp app, Guid id) => (await app.ReadTicketAsync(id)).Processed;
+
+    /// <summary>A clock that shows half past ten and, after a minute's wait, which takes no time, some moments before ten.</summary>
+    private sealed class SetBackTime : TimeProvider
+    {
+        private readonly DateTimeOffset _started = DateTimeOffset.UtcNow;
+        private DateTimeOffset _shown = new(2026, 12, 1, 10, 30, 0, TimeSpan.Zero);
+
+        public override DateTimeOffset GetUtcNow() => _shown + (DateTimeOffset.UtcNow - _started);
+
+        public override ITimer CreateTimer(TimerCallback callback, object? state, TimeSpan dueTime, TimeSpan period)
+        {
+            if (dueTime != TimeSpan.FromMinutes(1))
+            {
+                return base.CreateTimer(callback, state, dueTime, period);
+            }
+
+            _shown = new DateTimeOffset(2026, 12, 1, 9, 59, 59, TimeSpan.Zero) - (DateTimeOffset.UtcNow - _started);
+            return base.CreateTimer(callback, state, TimeSpan.Zero, period);
+        }
+    }
 }

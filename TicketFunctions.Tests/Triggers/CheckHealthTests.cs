@@ -49,6 +49,10 @@ public sealed class CheckHealthTests(TicketApp app) : IClassFixture<TicketApp>
         var response = await app.Http.GetAsync(path);
         Assert.Equal(status, (int)response.StatusCode);
         JsonAssert.Equal(body, await response.ReadJsonAsync());
+
+        using var head = await app.Http.SendAsync(new HttpRequestMessage(HttpMethod.Head, path));
+        Assert.Equal(status, (int)head.StatusCode);
+        Assert.Empty(await head.Content.ReadAsByteArrayAsync());
     }
 
     /// <summary>As after a fail-over: new sessions of the database take no writes.</summary>

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Options;
 using OpenTelemetry;
 using OpenTelemetry.Logs;
 using OpenTelemetry.Metrics;
@@ -36,40 +37,23 @@ internal sealed class TelemetryExport(IConfiguration configuration, ILoggerFacto
         && !string.Equals(configuration[$"OTEL_{signal}_EXPORTER"], "none", StringComparison.OrdinalIgnoreCase)
         && !string.Equals(configuration["OTEL_SDK_DISABLED"], "true", StringComparison.OrdinalIgnoreCase);
 
+    /// <exception cref="OptionsValidationException">OpenTelemetry does not take one of its variables.</exception>
     public Task StartAsync(CancellationToken cancellationToken)
     {
         var (traces, metrics, logs) = (IsOn("TRACES", configuration), IsOn("METRICS", configuration), IsOn("LOGS", configuration));
         if (traces || metrics || logs)
         {
-            _sdk = OpenTelemetrySdk.Create(builder =>
+            try
             {
-                // The exporter reads its variables from here: from the same settings as everything else.
-                builder.Services.AddSingleton<IConfiguration>(
-                    new ConfigurationBuilder().AddInMemoryCollection([new(TimeoutVariable, ShortTimeout)]).AddConfiguration(configuration).Build());
-
-                // Ours first, so that the variables win. The generated id of the instance keeps the numbers of several processes apart.
-                builder.ConfigureResource(resource => resource.Clear().AddService("ticket-functions").AddTelemetrySdk().AddEnvironmentVariableDetector());
-
-                if (traces)
-                {
-                    builder.WithTracing(tracing => tracing.AddSource(Sources).AddProcessor(new StatusWithoutText()));
-                }
-
-                if (metrics)
-                {
-                    builder.WithMetrics(metering => metering.AddMeter(Meters));
-                }
-
-                if (logs)
-                {
-                    builder.WithLogging(configureBuilder: null, options => options.IncludeFormattedMessage = true);
-
-                    // The filters of the process decide before; but texts, which stand at Trace, never leave it.
-                    builder.Services.AddLogging(logging => logging.SetMinimumLevel(LogLevel.Debug));
-                }
-
-                builder.UseOtlpExporter();
-            });
+                _sdk = CreateSdk(traces, metrics, logs);
+            }
+            catch (Exception e)
+            {
+                // By their names: the text of the exception may quote a header's secret.
+                var variables = configuration.AsEnumerable().Select(setting => setting.Key).Where(name => name.StartsWith("OTEL_", StringComparison.Ordinal));
+                throw new OptionsValidationException("OTEL", typeof(OpenTelemetrySdk), [
+                    $"OpenTelemetry does not take one of {string.Join(", ", variables.Order(StringComparer.Ordinal))} ({e.GetType().Name}); mend it as its specification says, or remove it."]);
+            }
 
             if (logs)
             {
@@ -84,6 +68,37 @@ internal sealed class TelemetryExport(IConfiguration configuration, ILoggerFacto
 
     /// <summary>Sends what is left.</summary>
     public void Dispose() => _sdk?.Dispose();
+
+    private OpenTelemetrySdk CreateSdk(bool traces, bool metrics, bool logs) =>
+        OpenTelemetrySdk.Create(builder =>
+        {
+            // The exporter reads its variables from here: from the same settings as everything else.
+            builder.Services.AddSingleton<IConfiguration>(
+                new ConfigurationBuilder().AddInMemoryCollection([new(TimeoutVariable, ShortTimeout)]).AddConfiguration(configuration).Build());
+
+            // Ours first, so that the variables win. The generated id of the instance keeps the numbers of several processes apart.
+            builder.ConfigureResource(resource => resource.Clear().AddService("ticket-functions").AddTelemetrySdk().AddEnvironmentVariableDetector());
+
+            if (traces)
+            {
+                builder.WithTracing(tracing => tracing.AddSource(Sources).AddProcessor(new StatusWithoutText()));
+            }
+
+            if (metrics)
+            {
+                builder.WithMetrics(metering => metering.AddMeter(Meters));
+            }
+
+            if (logs)
+            {
+                builder.WithLogging(configureBuilder: null, options => options.IncludeFormattedMessage = true);
+
+                // The filters of the process decide before; but texts, which stand at Trace, never leave it.
+                builder.Services.AddLogging(logging => logging.SetMinimumLevel(LogLevel.Debug));
+            }
+
+            builder.UseOtlpExporter();
+        });
 
     private static bool IsSet(string name, IConfiguration configuration) => !string.IsNullOrWhiteSpace(configuration[name]);
 

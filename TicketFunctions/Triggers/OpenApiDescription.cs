@@ -79,7 +79,8 @@ public sealed class OpenApiDescription(Taxonomy taxonomy, WebhookSignatures sign
                     _document.Paths[function.Path] = path = new OpenApiPathItem { Operations = [] };
                 }
 
-                foreach (var verb in function.Verbs)
+                // HEAD is GET without the body.
+                foreach (var verb in function.Verbs.Where(verb => verb != "HEAD"))
                 {
                     path.Operations![HttpMethod.Parse(verb)] = Describe(function);
                 }

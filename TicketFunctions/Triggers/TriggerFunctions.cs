@@ -1,6 +1,7 @@
 using System.Reflection;
 using System.Text.Json;
 using Microsoft.Azure.Functions.Worker;
+using NCrontab;
 
 namespace TicketFunctions.Triggers;
 
@@ -15,6 +16,9 @@ public sealed record TriggerFunction(string Name, MethodInfo Method, ParameterIn
 /// <param name="Verbs">The HTTP methods in capitals; none stands for all.</param>
 /// <param name="Level">What a caller must prove.</param>
 public sealed record HttpFunction(string Name, MethodInfo Method, string Path, IReadOnlyList<string> Verbs, AuthorizationLevel Level);
+
+/// <summary>A function that runs on a schedule.</summary>
+public sealed record TimerFunction(string Name, MethodInfo Method, CrontabSchedule Schedule);
 
 /// <summary>Reads the functions of this assembly from their attributes.</summary>
 public static class TriggerFunctions
@@ -45,6 +49,30 @@ public static class TriggerFunctions
             // What administrates the host stands beside the functions, not among them.
             var path = $"{(trigger.AuthLevel == AuthorizationLevel.Admin ? "" : prefix)}/{trigger.Route ?? name}";
             yield return new HttpFunction(name, method, path, [.. (trigger.Methods ?? []).Select(verb => verb.ToUpperInvariant())], trigger.AuthLevel);
+        }
+    }
+
+    /// <exception cref="FormatException">A schedule cannot be read or never comes; the message says how to mend it.</exception>
+    public static IEnumerable<TimerFunction> FindTimers(IConfiguration configuration)
+    {
+        foreach (var (name, method, parameter) in Find<TimerTriggerAttribute>())
+        {
+            var schedule = parameter.GetCustomAttribute<TimerTriggerAttribute>()!.Schedule;
+            var source = $"The schedule of {name}";
+            if (schedule.StartsWith('%') && schedule.EndsWith('%'))
+            {
+                source = schedule.Trim('%');
+                schedule = configuration[source] ?? "";
+            }
+
+            var crontab = CrontabSchedule.TryParse(schedule, new CrontabSchedule.ParseOptions { IncludingSeconds = true });
+            if (crontab is null || crontab.GetNextOccurrence(DateTime.UnixEpoch) == DateTime.MaxValue)
+            {
+                throw new FormatException(
+                    $"{source} {(crontab is null ? "cannot be read" : "never comes")}; write six fields, second minute hour day month weekday, like `0 */5 * * * *`.");
+            }
+
+            yield return new TimerFunction(name, method, crontab);
         }
     }
 

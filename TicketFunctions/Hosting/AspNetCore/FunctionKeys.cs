@@ -10,11 +10,22 @@ namespace TicketFunctions.Hosting.AspNetCore;
 /// <summary>The section <c>Keys</c>: what callers must show. Without any, the host serves loopback only, and anybody there.</summary>
 public sealed class KeyOptions
 {
-    /// <summary>Opens functions of level Function.</summary>
-    public string? Function { get; set; }
+    private string? _function;
+    private string? _admin;
+
+    /// <summary>Opens functions of level Function. Blanks around it are not the key's: a file that it was read from ends in a line break.</summary>
+    public string? Function
+    {
+        get => _function;
+        set => _function = value?.Trim();
+    }
 
     /// <summary>Opens everything.</summary>
-    public string? Admin { get; set; }
+    public string? Admin
+    {
+        get => _admin;
+        set => _admin = value?.Trim();
+    }
 }
 
 /// <summary>Checks keys as the Functions host does: the header <c>x-functions-key</c> wins over <c>?code=</c>.</summary>
@@ -55,27 +66,29 @@ public sealed class FunctionKeys(IOptions<KeyOptions> options)
     /// <exception cref="FormatException">One of them is not an address.</exception>
     internal static string? FindOpenAddress(IConfiguration configuration) => FindAddresses(configuration).FirstOrDefault(address => !IsLoopback(address));
 
-    /// <summary>What the settings say to listen on; nothing where they say nothing.</summary>
+    /// <summary>What the settings say to listen on, what counts first; nothing where they say nothing.</summary>
     internal static IEnumerable<string> FindAddresses(IConfiguration configuration)
     {
-        foreach (var url in Split(configuration["urls"]))
-        {
-            yield return url;
-        }
-
-        foreach (var ports in new[] { "http_ports", "https_ports" })
-        {
-            foreach (var port in string.IsNullOrWhiteSpace(configuration["urls"]) ? Split(configuration[ports]) : [])
-            {
-                yield return $"http://*:{port}";
-            }
-        }
-
+        // Where there are endpoints, Kestrel takes nothing else.
         foreach (var endpoint in configuration.GetSection("Kestrel:Endpoints").GetChildren())
         {
             if (endpoint["Url"] is { } url)
             {
                 yield return url;
+            }
+        }
+
+        var urls = Split(configuration["urls"]);
+        foreach (var url in urls)
+        {
+            yield return url;
+        }
+
+        foreach (var scheme in new[] { "http", "https" })
+        {
+            foreach (var port in urls.Length == 0 ? Split(configuration[$"{scheme}_ports"]) : [])
+            {
+                yield return $"{scheme}://*:{port}";
             }
         }
     }

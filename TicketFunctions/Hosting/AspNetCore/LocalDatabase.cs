@@ -20,7 +20,7 @@ public sealed class LocalDatabase : IAsyncDisposable
     public bool IsEmbedded => _embedded is not null;
 
     /// <summary>Checks the configured connection string, or starts the embedded server and configures the services with it.</summary>
-    /// <exception cref="FormatException">The connection string cannot be read.</exception>
+    /// <exception cref="FormatException">A setting of the database is wrong.</exception>
     /// <exception cref="EmbeddedPostgresException">No server can be started.</exception>
     public static async Task<LocalDatabase> OpenAsync(IServiceProvider services, CancellationToken cancellationToken)
     {
@@ -31,11 +31,17 @@ public sealed class LocalDatabase : IAsyncDisposable
             return new LocalDatabase($"{builder.Database ?? builder.Username} on {builder.Host}:{builder.Port}", null);
         }
 
+        var section = configuration.GetSection("EmbeddedPostgres");
+        if (TicketFunctionsSetup.FindUnknown(section, section.Key, ["Folder", "BinFolder"]).FirstOrDefault() is { } error)
+        {
+            throw new FormatException(error);
+        }
+
         var embedded = await EmbeddedPostgres.StartAsync(
             new EmbeddedPostgresOptions
             {
-                Folder = configuration["EmbeddedPostgres:Folder"] is { } folder && !string.IsNullOrWhiteSpace(folder) ? folder : DefaultFolder(),
-                BinFolder = configuration["EmbeddedPostgres:BinFolder"],
+                Folder = section["Folder"] is { } folder && !string.IsNullOrWhiteSpace(folder) ? folder : DefaultFolder(),
+                BinFolder = section["BinFolder"] is { } bin && !string.IsNullOrWhiteSpace(bin) ? bin : null,
             },
             services.GetRequiredService<ILogger<EmbeddedPostgres>>(),
             cancellationToken);

@@ -25,9 +25,10 @@ public static class PlainHost
     {
         var builder = WebApplication.CreateSlimBuilder(new WebApplicationOptions { Args = ReadSettingsOnce, ContentRootPath = AppContext.BaseDirectory });
         builder.Configuration.AddLocalSettings().AddInMemoryCollection(settings ?? []);
-        if (string.IsNullOrEmpty(builder.Configuration["urls"]?.Trim(' ', ';')) && string.IsNullOrEmpty(builder.Configuration["http_ports"]))
+        if (string.IsNullOrEmpty(builder.Configuration["urls"]?.Trim(' ', ';')))
         {
-            builder.Configuration["urls"] = DefaultUrl;
+            // Empty, the framework goes by the ports; blank, by nothing.
+            builder.Configuration["urls"] = FunctionKeys.FindAddresses(builder.Configuration).Any() ? "" : DefaultUrl;
         }
 
         builder.Configuration["SweepSchedule"] ??= DefaultSweepSchedule;
@@ -49,7 +50,7 @@ public static class PlainHost
 
         // What is under way gets the grace of WorkDrain; the rest of the time is for writing and closing.
         builder.Services.Configure<HostOptions>(host => host.ShutdownTimeout = TimeSpan.FromSeconds(9));
-        builder.Services.AddOptions<KeyOptions>().Bind(builder.Configuration.GetSection("Keys"));
+        TicketFunctionsSetup.AddOptions<KeyOptions>(builder.Services, builder.Configuration, "Keys");
         builder.Services.AddTicketFunctions(builder.Configuration).AddChatClients();
         builder.Services.AddFunctions();
         builder.Services.AddHostedService(provider => provider.GetRequiredService<BacklogWatch>());
@@ -72,8 +73,18 @@ public static class PlainHost
     }
 
     /// <summary>One line an event, on standard error: standard output belongs to what commands print.</summary>
+    /// <exception cref="FormatException">A level is none.</exception>
     public static void AddQuietLogging(this IHostApplicationBuilder builder)
     {
+        foreach (var (name, level) in builder.Configuration.GetSection("Logging").AsEnumerable())
+        {
+            if (name.Contains("LogLevel:", StringComparison.OrdinalIgnoreCase) && !string.IsNullOrEmpty(level) && !Enum.TryParse<LogLevel>(level, ignoreCase: true, out _))
+            {
+                throw new FormatException(
+                    $"{name.Replace(":", "__", StringComparison.Ordinal)} is no level; write Trace, Debug, Information, Warning, Error, Critical or None.");
+            }
+        }
+
         builder.Logging.AddSimpleConsole(console =>
         {
             console.SingleLine = true;

@@ -1,14 +1,10 @@
 using System.Collections.Concurrent;
 using System.Reflection;
 using Microsoft.Azure.Functions.Worker;
-using NCrontab;
 using TicketFunctions.Storage;
 using TicketFunctions.Triggers;
 
 namespace TicketFunctions.Hosting.AspNetCore;
-
-/// <summary>A function with a timer trigger, found by reflection.</summary>
-public sealed record TimerFunction(string Name, MethodInfo Method, CrontabSchedule Schedule);
 
 /// <summary>Runs the timer functions: on their schedules, and when the admin endpoint asks.</summary>
 public sealed partial class TimerFunctions(
@@ -18,29 +14,10 @@ public sealed partial class TimerFunctions(
     TimeProvider time,
     ILogger<TimerFunctions> logger) : BackgroundService
 {
-    private readonly List<TimerFunction> _functions = [.. Find(configuration)];
+    private static readonly TimeSpan LongestWait = TimeSpan.FromMinutes(1);
+
+    private readonly List<TimerFunction> _functions = [.. TriggerFunctions.FindTimers(configuration)];
     private readonly ConcurrentDictionary<Task, bool> _started = new();
-
-    /// <summary>Reads the timer triggers of this assembly.</summary>
-    /// <exception cref="FormatException">A schedule cannot be read; the message says how to mend it.</exception>
-    public static IEnumerable<TimerFunction> Find(IConfiguration configuration)
-    {
-        foreach (var (name, method, parameter) in TriggerFunctions.Find<TimerTriggerAttribute>())
-        {
-            var schedule = parameter.GetCustomAttribute<TimerTriggerAttribute>()!.Schedule;
-            var source = $"The schedule of {name}";
-            if (schedule.StartsWith('%') && schedule.EndsWith('%'))
-            {
-                source = schedule.Trim('%');
-                schedule = configuration[source] ?? "";
-            }
-
-            var crontab = CrontabSchedule.TryParse(schedule, new CrontabSchedule.ParseOptions { IncludingSeconds = true })
-                ?? throw new FormatException(
-                    $"{source} cannot be read; write six fields, second minute hour day month weekday, like `0 */5 * * * *`.");
-            yield return new TimerFunction(name, method, crontab);
-        }
-    }
 
     /// <summary>Starts a run at once; it goes on after the caller has gone, and the stop of the process waits for it.</summary>
     /// <returns>False when there is no timer function of that name.</returns>
@@ -78,11 +55,13 @@ public sealed partial class TimerFunctions(
                 var now = time.GetUtcNow().UtcDateTime;
                 var next = function.Schedule.GetNextOccurrence(now);
 
-                // Never longer than a day at once: a timer's length is limited.
+                // Never long at once: a clock that is set back brings the next run nearer.
                 while (next - now > TimeSpan.Zero)
                 {
-                    await Task.Delay(next - now < TimeSpan.FromDays(1) ? next - now : TimeSpan.FromDays(1), time, stopping);
+                    await Task.Delay(next - now < LongestWait ? next - now : LongestWait, time, stopping);
+                    var before = now;
                     now = time.GetUtcNow().UtcDateTime;
+                    next = now < before ? function.Schedule.GetNextOccurrence(now) : next;
                 }
 
                 await RunAsync(

@@ -1,9 +1,13 @@
+using System.Globalization;
 using Microsoft.Azure.Functions.Worker;
 using Microsoft.Azure.Functions.Worker.Builder;
 using TicketFunctions;
 using TicketFunctions.Hosting;
 using TicketFunctions.Hosting.AzureFunctions;
 using TicketFunctions.Tickets;
+
+// As in the plain host: no minus sign and no year may follow the language of the machine.
+CultureInfo.CurrentCulture = CultureInfo.DefaultThreadCurrentCulture = CultureInfo.InvariantCulture;
 
 var builder = FunctionsApplication.CreateBuilder(args);
 builder.ConfigureFunctionsWebApplication();

@@ -8,6 +8,8 @@ internal static class WorkerStart
         try
         {
             TicketFunctionsSetup.Validate(host.Services);
+            host.Run();
+            return 0;
         }
         catch (Exception e) when (TicketFunctionsSetup.FindSentences(e) is { } sentences)
         {
@@ -18,8 +20,5 @@ internal static class WorkerStart
 
             return 2;
         }
-
-        host.Run();
-        return 0;
     }
 }

@@ -37,7 +37,8 @@ internal static class ClassifyCommand
         var failed = false;
         using var input = new StreamReader(Console.OpenStandardInput());
         await using var output = new StreamWriter(OpenOutput());
-        while (await input.ReadLineAsync(cancellationToken) is { } read)
+        // The console does not let go of who reads it.
+        while (await input.ReadLineAsync(cancellationToken).AsTask().WaitAsync(cancellationToken) is { } read)
         {
             var line = await ClassifyAsync(classifier, read, cancellationToken);
             failed |= line.Error is not null;

@@ -466,7 +466,7 @@ internal sealed class DatabaseCheckup(IServiceProvider services, Uri? url, strin
             (what, shown) = ($"{what} is not there, and the ?code= that stands in for it", code);
         }
 
-        string?[] keys = [_configuration["Keys:Function"], key];
+        string?[] keys = [_configuration["Keys:Function"]?.Trim(), key];
         var known = keys.Where(text => !string.IsNullOrWhiteSpace(text)).ToList();
         if (string.IsNullOrWhiteSpace(shown))
         {

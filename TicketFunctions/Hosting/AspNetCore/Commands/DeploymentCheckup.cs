@@ -18,7 +18,8 @@ internal sealed class DeploymentCheckup(IServiceProvider services, Uri url, stri
 
     public async Task RunAsync(CancellationToken cancellationToken)
     {
-        using var http = new HttpClient(new HttpClientHandler { AllowAutoRedirect = false })
+        // A proxy would not know this machine's own addresses, and would read the key on the way.
+        using var http = new HttpClient(new HttpClientHandler { AllowAutoRedirect = false, UseProxy = !url.IsLoopback })
         {
             BaseAddress = new Uri(url.AbsoluteUri.TrimEnd('/') + "/"),
             Timeout = Patience,
@@ -108,6 +109,12 @@ internal sealed class DeploymentCheckup(IServiceProvider services, Uri url, stri
         if (url.Scheme != Uri.UriSchemeHttps && !url.IsLoopback)
         {
             report(Verdict.Skip, What, "skipped: the key is not sent unencrypted.");
+            return;
+        }
+
+        if (!Ascii.IsValid(key) || key.Any(char.IsControl))
+        {
+            report(Verdict.Fail, What, "The key has characters that no header carries; make it of ASCII letters and digits.");
             return;
         }
 

@@ -90,7 +90,7 @@ internal static class DoctorCommand
         CheckKeys(configuration, Report);
         if (url is not null)
         {
-            await new DeploymentCheckup(host.Services, url, key ?? configuration["Keys:Function"], Report).RunAsync(cancellationToken);
+            await new DeploymentCheckup(host.Services, url, key ?? configuration["Keys:Function"]?.Trim(), Report).RunAsync(cancellationToken);
         }
 
         return failed ? CommandLine.Failure : CommandLine.Success;
@@ -136,6 +136,10 @@ internal static class DoctorCommand
         if (FunctionKeys.FindError(configuration, keys) is { } error)
         {
             report(Verdict.Fail, What, error);
+        }
+        else if (string.IsNullOrWhiteSpace(keys.Function) && !string.IsNullOrWhiteSpace(keys.Admin))
+        {
+            report(Verdict.Warn, What, "Keys__Admin is set and Keys__Function is not, so every caller needs the admin key; set Keys__Function.");
         }
         else if (string.IsNullOrWhiteSpace(keys.Function))
         {

@@ -18,6 +18,13 @@ internal static class EvaluateCommand
     {
         var file = new Argument<FileInfo>("file") { Description = """One JSON object a line: {"text": …, "category": …, "sentiment": …}; a row may lack either label.""" };
         file.AcceptExistingOnly();
+        file.Validators.Add(result =>
+        {
+            if (result.Tokens is [{ Value: var path }] && Directory.Exists(path))
+            {
+                result.AddError($"'{path}' is a folder; give a file.");
+            }
+        });
         var json = new Option<bool>("--json") { Description = "Write JSON." };
         var command = new Command("evaluate", "Score the classifier on labelled texts: accuracy, macro-F1, a table per class, the confusion matrix.") { file, json };
         command.SetAction((parsed, cancellationToken) => CommandLine.Guarded(
@@ -37,6 +44,7 @@ internal static class EvaluateCommand
         }
 
         var answers = await ClassifyAsync(classifier, rows, showProgress: !json, cancellationToken);
+        var unanswered = answers.Count(labels => labels is null);
 
         var category = Evaluation.Of(Pair(rows, answers, row => row.Category, labels => labels.Category));
         var sentiment = Evaluation.Of(Pair(rows, answers, row => row.Sentiment, labels => labels.Sentiment));
@@ -46,19 +54,19 @@ internal static class EvaluateCommand
             {
                 ["model"] = classifier.Identities[0].Model,
                 ["rows"] = rows.Count,
-                ["unanswered"] = answers.Count(labels => labels is null),
+                ["unanswered"] = unanswered,
                 ["category"] = ToJson(category),
                 ["sentiment"] = ToJson(sentiment),
             }.ToJsonString(new JsonSerializerOptions(JsonSerializerDefaults.Web) { WriteIndented = true }));
         }
         else
         {
-            CommandLine.Screen.WriteLine($"{rows.Count} rows, {classifier.Identities[0].Model}");
+            CommandLine.Screen.WriteLine($"{rows.Count} rows, {classifier.Identities[0].Model}{(unanswered > 0 ? $"; {unanswered} got no labels" : "")}");
             Show("Category", category);
             Show("Sentiment", sentiment);
         }
 
-        return CommandLine.Success;
+        return unanswered == 0 ? CommandLine.Success : CommandLine.Failure;
     }
 
     private static IEnumerable<Row> Read(FileInfo file, Taxonomy taxonomy)

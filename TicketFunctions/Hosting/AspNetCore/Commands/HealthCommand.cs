@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Net;
+using System.Net.Sockets;
 using TicketFunctions.Triggers;
 
 namespace TicketFunctions.Hosting.AspNetCore.Commands;
@@ -21,8 +22,9 @@ internal static class HealthCommand
         var configuration = new ConfigurationManager();
         ((IConfigurationBuilder)configuration).AddEnvironmentVariables("ASPNETCORE_").AddEnvironmentVariables();
         configuration.AddLocalSettings();
-        var ready = FindReadyAddress(FunctionKeys.FindAddresses(configuration).FirstOrDefault() ?? PlainHost.DefaultUrl);
-        using var http = new HttpClient { Timeout = Timeout };
+        var listens = FunctionKeys.Parse(FunctionKeys.FindAddresses(configuration).FirstOrDefault() ?? PlainHost.DefaultUrl);
+        var ready = FindReadyAddress(listens);
+        using var http = new HttpClient(CreateHandler(listens)) { Timeout = Timeout };
         string state;
         try
         {
@@ -39,15 +41,39 @@ internal static class HealthCommand
             state = "does not answer";
         }
 
-        Console.WriteLine($"{ready.Authority}: {state}");
+        Console.WriteLine($"{(listens.IsUnixPipe ? listens.UnixPipePath : ready.Authority)}: {state}");
         return state == "ready" ? CommandLine.Success : CommandLine.Failure;
     }
 
-    /// <exception cref="FormatException">It is not an address.</exception>
-    private static Uri FindReadyAddress(string address)
+    /// <summary>It is on this machine: no proxy knows it.</summary>
+    private static SocketsHttpHandler CreateHandler(BindingAddress listens)
     {
-        var listens = FunctionKeys.Parse(address);
-        var any = listens.Host is "*" or "+" || (IPAddress.TryParse(listens.Host.Trim('[', ']'), out var ip) && (ip.Equals(IPAddress.Any) || ip.Equals(IPAddress.IPv6Any)));
-        return new UriBuilder(listens.Scheme, any ? "localhost" : listens.Host, listens.Port, $"{listens.PathBase}{TriggerFunctions.ReadRoutePrefix()}/health/ready").Uri;
+        var handler = new SocketsHttpHandler { UseProxy = false };
+        if (listens.IsUnixPipe)
+        {
+            handler.ConnectCallback = async (_, cancellationToken) =>
+            {
+                var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+                try
+                {
+                    await socket.ConnectAsync(new UnixDomainSocketEndPoint(listens.UnixPipePath), cancellationToken);
+                    return new NetworkStream(socket, ownsSocket: true);
+                }
+                catch
+                {
+                    socket.Dispose();
+                    throw;
+                }
+            };
+        }
+
+        return handler;
+    }
+
+    private static Uri FindReadyAddress(BindingAddress listens)
+    {
+        var isAny = listens.IsUnixPipe || listens.Host is "*" or "+"
+            || (IPAddress.TryParse(listens.Host.Trim('[', ']'), out var ip) && (ip.Equals(IPAddress.Any) || ip.Equals(IPAddress.IPv6Any)));
+        return new UriBuilder(listens.Scheme, isAny ? "localhost" : listens.Host, listens.Port, $"{TriggerFunctions.ReadRoutePrefix()}/health/ready").Uri;
     }
 }

@@ -10,6 +10,9 @@ namespace TicketFunctions.Hosting.AspNetCore.Commands;
 /// <summary><c>reprocess</c>: decides again, and shows how the new labels differ from the old ones.</summary>
 internal static class ReprocessCommand
 {
+    /// <summary>What has no zone is UTC.</summary>
+    private static readonly string[] SinceForms = ["yyyy-MM-dd", "yyyy-MM-dd'T'HH:mm:ss.FFFFFFFK"];
+
     public static Command Create()
     {
         var promptVersion = new Option<string?>("--prompt-version") { Description = "Decisions made with this version of the prompt." };
@@ -20,8 +23,8 @@ internal static class ReprocessCommand
             Description = "Decisions made at this time (UTC) or later, like 2026-11-20 or 2026-11-20T08:30:00Z.",
             CustomParser = result =>
             {
-                if (DateTime.TryParse(
-                    result.Tokens[0].Value, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal | DateTimeStyles.AdjustToUniversal, out var time))
+                if (DateTime.TryParseExact(
+                    result.Tokens[0].Value, SinceForms, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal | DateTimeStyles.AdjustToUniversal, out var time))
                 {
                     return time;
                 }
@@ -30,14 +33,20 @@ internal static class ReprocessCommand
                 return null;
             },
         };
-        var limit = new Option<int?>("--limit") { Description = "At most so many tickets, the oldest first." };
-        limit.Validators.Add(result =>
+        var limit = new Option<int?>("--limit")
         {
-            if (result.GetValue(limit) < 1)
+            Description = "At most so many tickets, the oldest first.",
+            CustomParser = result =>
             {
-                result.AddError("--limit must be at least 1.");
-            }
-        });
+                if (int.TryParse(result.Tokens[0].Value, NumberStyles.None, CultureInfo.InvariantCulture, out var count) && count > 0)
+                {
+                    return count;
+                }
+
+                result.AddError($"--limit must be a whole number from 1 to {int.MaxValue}.");
+                return null;
+            },
+        };
         var dryRun = new Option<bool>("--dry-run") { Description = "Ask the model, show old against new labels, and change nothing. The calls are paid." };
         var command = new Command(
             "reprocess",

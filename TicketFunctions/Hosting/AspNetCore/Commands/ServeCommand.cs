@@ -25,6 +25,21 @@ internal static class ServeCommand
 
     public static async Task<int> RunAsync(CancellationToken cancellationToken)
     {
+        try
+        {
+            await ServeAsync(cancellationToken);
+        }
+        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        {
+            // While it started: nobody had asked anything of it yet.
+        }
+
+        Console.WriteLine("Stopped.");
+        return CommandLine.Success;
+    }
+
+    private static async Task ServeAsync(CancellationToken cancellationToken)
+    {
         await using var app = PlainHost.Build(configure: services => services.AddSingleton<IHostLifetime, CommandServices.NoLifetime>());
 
         // While the server is set up: its first request finds a connection that is open.
@@ -49,8 +64,6 @@ internal static class ServeCommand
         }
 
         await app.WaitForShutdownAsync(cancellationToken);
-        Console.WriteLine("Stopped.");
-        return CommandLine.Success;
     }
 
     private static async Task IntroduceAsync(WebApplication app, LocalDatabase database, Task<IReadOnlyList<Migration>>? missing, CancellationToken cancellationToken)
@@ -78,7 +91,7 @@ internal static class ServeCommand
         }
         catch (Exception e) when (e is InvalidOperationException or ArgumentException or FormatException or IOException or SocketException)
         {
-            throw new IOException($"The service cannot listen on {app.Configuration["urls"]}: {e.Message.TrimEnd('.')}. Set ASPNETCORE_URLS to another address, like http://localhost:7072.");
+            throw new IOException($"The service cannot listen on {string.Join(";", FunctionKeys.FindAddresses(app.Configuration))}: {e.Message.TrimEnd('.')}. Set ASPNETCORE_URLS to another address, like http://localhost:7072.");
         }
     }
 
