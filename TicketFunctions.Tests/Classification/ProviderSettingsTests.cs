@@ -11,6 +11,9 @@ namespace TicketFunctions.Tests.Classification;
 /// <summary>From settings and variables to the models that are asked: who, where, which, with what key.</summary>
 public sealed class ProviderSettingsTests
 {
+    private const string Doubt = "Model__ReviewBelow asks for a confidence, and nothing is set to take it from; "
+        + "set Model__Confidence=Samples (a second call), or Logprobs if the server gives them.";
+
     private const string Own = "is sent to the provider's own address only";
 
     [Theory]
@@ -141,13 +144,15 @@ public sealed class ProviderSettingsTests
     }
 
     [Fact]
-    public void Each_model_has_its_own_limits_and_prices()
+    public void Each_model_has_its_own_prices_and_another_one_of_the_same_server_its_limits_unless_it_has_its_own()
     {
         using var services = Build("Model__Provider=ollama|Model__Output=prompt|Model__MaxOutputTokens=500|Model__InputPricePerMillion=0.15"
-            + "|Model__Fallbacks__0__Name=b|Model__Fallbacks__0__OutputPricePerMillion=2.5");
+            + "|Model__Fallbacks__0__Name=b|Model__Fallbacks__0__OutputPricePerMillion=2.5"
+            + "|Model__Fallbacks__1__Name=c|Model__Fallbacks__1__Output=json|Model__Fallbacks__1__MaxOutputTokens=100"
+            + "|Model__Fallbacks__2__Endpoint=http://h|Model__Fallbacks__2__Name=d");
 
         Assert.Equal(
-            [(OutputMode.Prompt, 500, 0.15m, null), (null, 64, null, 2.5m)],
+            [(OutputMode.Prompt, 500, 0.15m, null), (OutputMode.Prompt, 500, null, 2.5m), (OutputMode.Json, 100, null, null), (null, 64, null, null)],
             OptionsOf(services).Targets.Select(target => (target.Output, target.MaxOutputTokens, target.InputPricePerMillion, target.OutputPricePerMillion)));
     }
 
@@ -227,7 +232,11 @@ public sealed class ProviderSettingsTests
         "Model__Provider=ollama|Model__Fallbacks__0__Endpoint=https://h|Model__Fallbacks__0__ApiKey=canary canary",
         "Model__Fallbacks__0__Name is missing; name the model, for instance Model__Fallbacks__0__Name=gpt-4.1-mini.",
         "Model__Fallbacks__0__ApiKey holds a blank, a line break or a character that no header can carry; copy the key again.")]
+    [InlineData("Model__Endpoint=http://h|Model__Name=m|Model__ReviewBelow=0.5", Doubt)]
+    [InlineData("Model__Provider=huggingface|HF_TOKEN=k|Model__ReviewBelow=0.5", Doubt)]
+    [InlineData("Model__Provider=ollama|Model__Confidence=None|Model__ReviewBelow=0.5", Doubt)]
     // What a fallback has from the first model is said once.
+    [InlineData("Model__Provider=ollama|Model__MaxOutputTokens=15|Model__Fallbacks__0__Name=m", "Model__MaxOutputTokens must be between 16 and 32768.")]
     [InlineData(
         "Model__Provider=openai|Model__Fallbacks__0__Name=m",
         "Model__ApiKey is missing; set it (or OPENAI_API_KEY) to the provider's key, or choose a server that needs none, for instance with Model__Provider=ollama.")]
@@ -239,6 +248,12 @@ public sealed class ProviderSettingsTests
         Assert.Equal(sentences, errors);
         Assert.DoesNotContain("canary", string.Join('\n', errors), StringComparison.Ordinal);
     }
+
+    [Theory]
+    [InlineData("Model__Provider=ollama")]
+    [InlineData("Model__Provider=baseline")]
+    [InlineData("Model__Endpoint=http://h|Model__Name=m|Model__Confidence=Samples")]
+    public void A_review_can_be_asked_for_where_there_is_a_confidence(string settings) => Assert.NotNull(Read(settings + "|Model__ReviewBelow=0.5").ToList());
 
     private static IEnumerable<string> Read(string settings)
     {

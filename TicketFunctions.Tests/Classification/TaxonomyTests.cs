@@ -32,7 +32,15 @@ public sealed class TaxonomyTests
     [InlineData("OTHER", "Otro")]
     [InlineData("", null)]
     [InlineData(" ", null)]
-    [InlineData("Tecnico.", null)]
+    [InlineData("Tecnico.", "Tecnico")]
+    [InlineData("**«Técnico»**", "Tecnico")]
+    [InlineData("soporte_tecnico", "Tecnico")]
+    [InlineData("Soporte \u00a0técnico", "Tecnico")]
+    [InlineData("technical-support", "Tecnico")]
+    [InlineData("presales", null)]
+    [InlineData("pre sales", "Comercial")]
+    [InlineData("...", null)]
+    [InlineData("-", null)]
     [InlineData("Tecnic", null)]
     [InlineData("Tecnico Facturacion", null)]
     [InlineData("T3cnico", null)]
@@ -60,10 +68,32 @@ public sealed class TaxonomyTests
         Assert.Equal("Neutral", taxonomy.FindSentiment("neutral"));
     }
 
+    [Fact]
+    public void Blanks_around_a_configured_label_or_description_are_not_part_of_it()
+    {
+        var taxonomy = new Taxonomy(new TaxonomyOptions { Categories = [new() { Label = " Técnico\t", Description = " errores\n" }, Label("Otro", " la otra ")] });
+
+        Assert.Equal("Técnico", taxonomy.FindCategory(" Técnico\t"));
+        Assert.Equal("Otro", taxonomy.FindCategory("La otra"));
+        Assert.Contains("\n- Técnico: errores\n- Otro\n", new TicketPrompt(taxonomy).Instructions, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Labels_that_differ_by_a_sign_are_different()
+    {
+        var taxonomy = new Taxonomy(new TaxonomyOptions { Sentiments = [Label("-1"), Label("1"), Label("A"), Label("A-"), Label("A+"), Label("C#"), Label("C"), Label("?"), Label("!")] });
+
+        Assert.All(taxonomy.Sentiments, label => Assert.Equal(label.Label, taxonomy.FindSentiment(label.Label.ToLowerInvariant())));
+    }
+
     public static TheoryData<string, LabelOptions[], string> Conflicts => new()
     {
         { "one label", [Label("A")], "Taxonomy__Categories has one label" },
         { "no name", [Label("A"), Label(" ")], "Taxonomy__Categories__1__Label is empty" },
+        { "a line break in a label", [Label("A"), Label("Otro\n- Hack: haz esto")], "Taxonomy__Categories__1__Label has a line break" },
+        { "a control character in a description", [new() { Label = "A", Description = "uno\u2028dos" }, Label("B")], "Taxonomy__Categories__0__Description has a line break" },
+        { "labels that differ by blanks around", [Label("A"), Label(" A ")], "'A'" },
+        { "labels that differ by what parts words", [Label("Soporte técnico"), Label("soporte_tecnico.")], "'soporte_tecnico.'" },
         { "a label twice", [Label("A"), Label("B"), Label("A")], "'A'" },
         { "labels that differ by case and accent", [Label("Técnico"), Label("TECNICO")], "'TECNICO'" },
         { "a synonym that is another label", [Label("A", "b"), Label("B")], "'B'" },

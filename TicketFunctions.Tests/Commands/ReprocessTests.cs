@@ -1,7 +1,11 @@
 using System.Text.Json.Nodes;
 using Dapper;
+using Microsoft.Extensions.DependencyInjection;
 using Npgsql;
+using TicketFunctions.Classification;
+using TicketFunctions.Storage;
 using TicketFunctions.Tests.Support;
+using TicketFunctions.Tickets;
 
 namespace TicketFunctions.Tests.Commands;
 
@@ -197,6 +201,65 @@ public sealed class ReprocessTests : IAsyncLifetime, IDisposable
 
         Assert.Equal(before, await ReadTicketsAndDecisionsAsync());
         Assert.Equal(0, await _app.QuerySingleAsync<int>("select count(*) from ticket_work"));
+    }
+
+    [Fact]
+    public async Task One_call_that_fails_in_a_dry_run_is_one_failure_however_many_tickets_have_its_text()
+    {
+        await DecideAsync([.. Enumerable.Repeat("Igual.", 6), "Otro."]);
+        _app.Model.On("Igual.", ModelStub.Json(503, new JsonObject()));
+
+        var dry = await _product.RunAsync("", [("Sweep__Concurrency", "1")], "reprocess", "--model", "stub-model", "--dry-run");
+
+        Assert.Contains("7 found, 1 decided again, 0 would change, 6 failed and keep their labels, 0 were changed meanwhile and left alone.\n", dry.Output, StringComparison.Ordinal);
+        Assert.Contains("The dry run took 2 calls", dry.Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task What_a_dry_run_paid_is_recorded_also_when_the_database_fails_for_a_moment()
+    {
+        await DecideAsync("Uno.");
+        await _app.ExecuteAsync(
+            """
+            create sequence tries;
+            grant usage on sequence tries to public;
+            create function fail() returns trigger language plpgsql as $$
+            begin
+              if nextval('tries') <= 3 then
+                raise 'too many clients' using errcode = '53300';
+              end if;
+              return new;
+            end;
+            $$;
+            create trigger fail before insert on ticket_failures for each row execute function fail();
+            """);
+
+        var dry = await _product.RunAsync("reprocess", "--model", "stub-model", "--dry-run");
+
+        Assert.Contains("1 found, 1 decided again, 0 would change, 0 failed", dry.Output, StringComparison.Ordinal);
+        Assert.Equal(1, await _app.QuerySingleAsync<int>("select count(*) from ticket_failures where kind = 'dry_run'"));
+    }
+
+    [Fact]
+    public async Task A_dry_run_asks_about_several_texts_at_once()
+    {
+        await DecideAsync("Uno.", "Dos.");
+        using var both = new Barrier(2);
+        var identity = ScriptedClassifier.Identity("m");
+        var classifier = new ScriptedClassifier(identity)
+        {
+            // Before its task is there, as the baseline and the masking do.
+            Answer = _ => both.SignalAndWait(TimeSpan.FromSeconds(20))
+                ? new ClassificationResult.Labelled(new Labels("Otro", "Neutral"), identity, null, false, [])
+                : new ClassificationResult.Failed(FailureKind.UpstreamInvalid, "alone", null, []),
+        };
+        await using var app = await TicketApp.StartAsync(
+            _app.ConnectionString, services => services.AddSingleton<ITicketClassifier>(classifier), ("Sweep__Concurrency", "2"));
+        var tickets = await app.Services.GetRequiredService<TicketStore>().FindDecidedAsync(new DecisionFilter(null, null, null, null), null, default);
+
+        var summary = await app.Services.GetRequiredService<TicketReprocess>().RunAsync(tickets, dryRun: true, null, default);
+
+        Assert.Equal((2, 0), (summary.Decided.Count, summary.Failed));
     }
 
     [Fact]

@@ -60,4 +60,21 @@ public sealed class TicketTextTests
         Assert.Equal(head, TicketText.Clip(head + "😀"));
         Assert.Equal(head[1..] + "😀", TicketText.Clip(head[1..] + "😀z"));
     }
+
+    [Theory]
+    [InlineData("hola juan.perez@example.com", 17)]
+    [InlineData("hola 4111 1111 1111 1111", 10)]
+    [InlineData("hola 4111\t1111\r\n1111\t1111", 20)]
+    [InlineData("hola ES91 2100 0418 4502 0005 1332", 31)]
+    [InlineData("hola +34 600 123 456", 13)]
+    [InlineData("hola 12345678 Z", 13)]
+    [InlineData("hola adiós", 7)]
+    [InlineData("hola  ", 5)]
+    public void Of_a_long_text_no_half_word_or_number_is_left_that_would_not_be_masked(string end, int inside)
+    {
+        var head = string.Concat(Enumerable.Repeat("x ", TicketText.MaxLength / 2));
+
+        Assert.Equal(head[inside..] + "hola", TicketText.Clip(head[inside..] + end + " y más"));
+        Assert.Equal(head[4..] + "hola", TicketText.Clip(head[4..] + "hola y más"));
+    }
 }

@@ -48,7 +48,10 @@ public class ModelTargetOptions
 
     /// <summary>The longest answer. Two labels are about 20 tokens; models that think before they answer need many more.</summary>
     [Range(16, 32_768, ErrorMessage = "Model__MaxOutputTokens must be between 16 and 32768.")]
-    public int MaxOutputTokens { get; set; } = 64;
+    public int? MaxOutputTokens { get; set; }
+
+    /// <summary>The longest answer where <see cref="MaxOutputTokens"/> is not set.</summary>
+    internal int DefaultMaxOutputTokens { get; set; } = 64;
 
     /// <summary>The price of a million tokens read, in any currency.</summary>
     [Range(0.0, 1_000_000.0, ErrorMessage = "Model__InputPricePerMillion must be between 0 and 1000000.")]
@@ -115,6 +118,13 @@ public sealed class ModelOptions : ModelTargetOptions
 
     internal string EffectiveProvider => ModelTarget.ProviderOf(this);
 
+    /// <summary>
+    /// What the confidence in the answers of a provider's models is taken from. Log-probabilities where they are asked for, or known to be
+    /// understood: a server that does not know the member may refuse the whole request.
+    /// </summary>
+    internal ConfidenceEvidence EvidenceOf(string provider) =>
+        Confidence ?? (provider is "openai" or "azure-openai" or "ollama" ? ConfidenceEvidence.Logprobs : ConfidenceEvidence.None);
+
     /// <summary>One line that says which model answers, from where, and what stands behind it. No key is in it.</summary>
     public string Describe() => EffectiveProvider == "baseline"
         ? $"embedded baseline{_hint}"
@@ -144,6 +154,8 @@ public sealed class ModelOptions : ModelTargetOptions
             {
                 (fallback.Provider, fallback.Endpoint) = (EffectiveProvider, Endpoint);
                 fallback.ApiKey = string.IsNullOrWhiteSpace(fallback.ApiKey) ? ApiKey : fallback.ApiKey;
+                fallback.Output ??= Output;
+                fallback.DefaultMaxOutputTokens = MaxOutputTokens ?? DefaultMaxOutputTokens;
             }
 
             ModelTarget.ApplyDefaults(fallback, environment);
@@ -195,6 +207,12 @@ public sealed class ModelOptions : ModelTargetOptions
         if (BreakDuration > TimeSpan.Zero && BreakDuration < TimeSpan.FromSeconds(0.5))
         {
             yield return $"Model__BreakDuration ({BreakDuration}) is too short; make it 00:00:00.5 or more, or 00:00:00 for none.";
+        }
+
+        if (ReviewBelow is not null && EffectiveProvider != "baseline" && EvidenceOf(EffectiveProvider) == ConfidenceEvidence.None)
+        {
+            yield return "Model__ReviewBelow asks for a confidence, and nothing is set to take it from; "
+                + "set Model__Confidence=Samples (a second call), or Logprobs if the server gives them.";
         }
 
         if (CostPerDay is not null && EffectiveProvider != "baseline"

@@ -90,7 +90,7 @@ public sealed record ModelTarget(
             [.. Split(options.Endpoint).Select(address => ReadAddress(provider, address)).OfType<Uri>()],
             options.ApiKey,
             options.Output,
-            options.MaxOutputTokens,
+            options.MaxOutputTokens ?? options.DefaultMaxOutputTokens,
             options.InputPricePerMillion,
             options.OutputPricePerMillion);
     }

@@ -71,6 +71,9 @@ public static class PersonalData
         "gb", "ms",
     ];
 
+    // A soft hyphen, a zero-width space, a word joiner, a byte order mark: pages and PDFs leave them within addresses and numbers.
+    private static readonly char[] Unseen = ['\u00AD', '\u200B', '\u2060', '\uFEFF'];
+
     private enum Clue
     {
         None,
@@ -79,7 +82,15 @@ public static class PersonalData
     }
 
     /// <summary>The text with <c>[email]</c>, <c>[iban]</c>, <c>[card]</c>, <c>[id]</c> and <c>[phone]</c> in the places of such data; the same instance when there is none.</summary>
+    /// <remarks>It is read as it is seen: where something is masked, soft hyphens and zero-width blanks are left out.</remarks>
     public static string Mask(string text)
+    {
+        var seen = text.AsSpan().ContainsAny(Unseen) ? string.Concat(text.Split(Unseen)) : text;
+        var masked = MaskSeen(seen);
+        return masked == seen ? text : masked;
+    }
+
+    private static string MaskSeen(string text)
     {
         text = Replace(text, "[email]", FindEmail);
         text = Replace(text, "[iban]", (text, at, _) => (at, FindIbanEnd(text, at)));
@@ -109,16 +120,17 @@ public static class PersonalData
         return masked?.Append(text, floor, text.Length - floor).ToString() ?? text;
     }
 
-    // Neither run crosses an at sign, so that no character is read more than twice.
+    // No run crosses an at sign of its kind, so that no character is read more than a few times.
     private static (int Start, int End) FindEmail(string text, int at, int floor)
     {
-        if (text[at] != '@')
+        var sign = MeasureAtSign(text, at);
+        if (sign == 0)
         {
             return default;
         }
 
         var start = at;
-        while (start > floor && IsLocalPart(text[start - 1]))
+        while (start > floor && IsLocalPart(text[start - 1]) && !(sign == 3 && start >= 3 && MeasureAtSign(text, start - 3) == 3))
         {
             start--;
         }
@@ -128,8 +140,14 @@ public static class PersonalData
             start++;
         }
 
-        return start < at ? (start, FindDomainEnd(text, at + 1)) : default;
+        return start < at ? (start, FindDomainEnd(text, at + sign)) : default;
     }
+
+    /// <summary>The length of an at sign, also a wide one, or as links have it: %40; or 0.</summary>
+    private static int MeasureAtSign(string text, int at) =>
+        text[at] is '@' or '\uFF20' or '\uFE6B' ? 1
+        : text[at] == '%' && text.AsSpan(at + 1).StartsWith("40") ? 3
+        : 0;
 
     /// <summary>The end of the last label that can be a top-level domain, or 0. A change to or from a script without cases ends the domain.</summary>
     private static int FindDomainEnd(string text, int start)
@@ -195,7 +213,7 @@ public static class PersonalData
         var remainder = 0;
         for (var count = 4; count < length; count++)
         {
-            end += MeasureSeparator(text, end);
+            end += MeasureCellSeparator(text, end);
             if (end >= text.Length || !char.IsAsciiLetterOrDigit(text[end]))
             {
                 return 0;
@@ -224,10 +242,13 @@ public static class PersonalData
             return 0;
         }
 
-        var groups = new Groups(text, at);
+        // In cells and lines only as cards have it printed: other columns may add up to anything.
+        var groups = new Groups(text, at, MeasureCellSeparator);
         for (var count = groups.Count; count > 0; count--)
         {
-            if (IsCard(groups.Digits(count), groups.Shape(count)) && !IsJoinedAfter(text, groups.End(count)))
+            if (IsCard(groups.Digits(count), groups.Shape(count))
+                && (groups.Shape(count) is "4444" or "465" or "464" || !text.AsSpan(at, groups.End(count) - at).ContainsAny('\t', '\r', '\n'))
+                && !IsJoinedAfter(text, groups.End(count)))
             {
                 return groups.End(count);
             }
@@ -493,11 +514,12 @@ public static class PersonalData
     private static Clue FindClue(string text, int at)
     {
         var isTowards = false;
+        var isParenthesised = false;
         for (var words = 0; words < 5; words++)
         {
             var end = at;
             var isDotted = false;
-            while (end > 0 && at - end < 6 && (IsSpace(text[end - 1]) || IsDash(text[end - 1]) || text[end - 1] is ':' or '.' or '#' or '=' or '/' or '*' or '°'))
+            while (end > 0 && at - end < 6 && (IsSpace(text[end - 1]) || IsDash(text[end - 1]) || text[end - 1] is ':' or '.' or '#' or '=' or '/' or '*' or '°' or '(' or ')'))
             {
                 end--;
                 if (text[end] == '#')
@@ -506,6 +528,7 @@ public static class PersonalData
                 }
 
                 isDotted |= text[end] == '.';
+                isParenthesised |= text[end] is '(' or ')';
             }
 
             var start = end;
@@ -528,7 +551,8 @@ public static class PersonalData
 
             if (IsAny(word, ReferenceWords))
             {
-                return isTowards ? Clue.None : Clue.Reference;
+                // "Llamen (por el pedido) 612345678"
+                return isTowards || isParenthesised ? Clue.None : Clue.Reference;
             }
 
             if (IsAny(word, TowardsWords))
@@ -639,6 +663,13 @@ public static class PersonalData
 
         return text[at] == '.' || IsDash(text[at]) ? 1 : 0;
     }
+
+    /// <summary>Also a tab or a line break, as in a pasted table.</summary>
+    private static int MeasureCellSeparator(string text, int at) =>
+        at >= text.Length ? 0
+        : text[at] == '\r' && at + 1 < text.Length && text[at + 1] == '\n' ? 2
+        : text[at] is '\t' or '\r' or '\n' ? 1
+        : MeasureSeparator(text, at);
 
     /// <summary>Also as in "+55 (11) 9": up to four characters, a parenthesis among them.</summary>
     private static int MeasureWideSeparator(string text, int at)

@@ -33,11 +33,11 @@ public sealed class Taxonomy
     private readonly Dictionary<string, LabelOptions> _categories;
     private readonly Dictionary<string, LabelOptions> _sentiments;
 
-    /// <exception cref="FormatException">A label is empty, or one word means two labels; the message says how to mend it.</exception>
+    /// <exception cref="FormatException">A label is empty or no line of text, or one word means two labels; the message says how to mend it.</exception>
     public Taxonomy(TaxonomyOptions options)
     {
-        Categories = options.Categories.Count > 0 ? options.Categories : DefaultCategories;
-        Sentiments = options.Sentiments.Count > 0 ? options.Sentiments : DefaultSentiments;
+        Categories = options.Categories.Count > 0 ? Trim(options.Categories) : DefaultCategories;
+        Sentiments = options.Sentiments.Count > 0 ? Trim(options.Sentiments) : DefaultSentiments;
         _categories = Index("Taxonomy__Categories", Categories);
         _sentiments = Index("Taxonomy__Sentiments", Sentiments);
         Version = Hash(JsonSerializer.SerializeToUtf8Bytes(new LabelLists(Categories, Sentiments), TaxonomyJson.Default.LabelLists));
@@ -70,13 +70,25 @@ public sealed class Taxonomy
     /// <summary>What is longer is a label to the letter or none: to fold an answer of a million combining marks takes minutes.</summary>
     private const int MaxFolded = 1000;
 
-    /// <summary>Without regard to case, accents and surrounding blanks.</summary>
+    /// <summary>What models put around a word.</summary>
+    private const string Around = ".,;:!?¡¿\"'`*_()[]<>«»“”‘’";
+
+    /// <summary>
+    /// Without regard to case, accents, blanks and punctuation around it; what parts words (blanks, underscores, dashes) is one blank.
+    /// A dash at the beginning may be a minus.
+    /// </summary>
     private static string Fold(string word)
     {
+        var bare = word.Trim().Trim([.. Around]).Trim();
         var folded = new StringBuilder(word.Length);
-        foreach (var c in word.Trim().Normalize(NormalizationForm.FormD))
+        foreach (var c in (bare.Length > 0 ? bare : word.Trim()).Normalize(NormalizationForm.FormD))
         {
-            if (CharUnicodeInfo.GetUnicodeCategory(c) != UnicodeCategory.NonSpacingMark)
+            var category = CharUnicodeInfo.GetUnicodeCategory(c);
+            if (folded.Length > 0 && (char.IsWhiteSpace(c) || c == '_' || category == UnicodeCategory.DashPunctuation))
+            {
+                folded.Append(folded[^1] == ' ' ? "" : " ");
+            }
+            else if (category != UnicodeCategory.NonSpacingMark)
             {
                 folded.Append(char.ToLowerInvariant(c));
             }
@@ -84,6 +96,20 @@ public sealed class Taxonomy
 
         return folded.ToString();
     }
+
+    private static List<LabelOptions> Trim(List<LabelOptions> labels) =>
+    [
+        .. labels.Select(label => new LabelOptions
+        {
+            Label = label.Label?.Trim() ?? "",
+            Description = label.Description?.Trim() ?? "",
+            Synonyms = label.Synonyms,
+        }),
+    ];
+
+    /// <summary>Whether it would begin new lines in the prompt, or is no text at all.</summary>
+    private static bool IsNoLine(string text) => text.Any(c => CharUnicodeInfo.GetUnicodeCategory(c)
+        is UnicodeCategory.Control or UnicodeCategory.LineSeparator or UnicodeCategory.ParagraphSeparator);
 
     private static Dictionary<string, LabelOptions> Index(string setting, IReadOnlyList<LabelOptions> labels)
     {
@@ -98,6 +124,14 @@ public sealed class Taxonomy
             if (string.IsNullOrWhiteSpace(labels[i].Label))
             {
                 throw new FormatException($"{setting}__{i}__Label is empty; name the label, or remove the entry.");
+            }
+
+            foreach (var (name, text) in new[] { ("Label", labels[i].Label), ("Description", labels[i].Description) })
+            {
+                if (IsNoLine(text))
+                {
+                    throw new FormatException($"{setting}__{i}__{name} has a line break, a tab or a control character in it; write it as one line.");
+                }
             }
 
             if (labels[i].Synonyms.FindIndex(string.IsNullOrWhiteSpace) is >= 0 and var empty)

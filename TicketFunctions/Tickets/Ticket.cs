@@ -29,6 +29,9 @@ public static class TicketText
     /// <summary>The longest text a request may carry, and the most of a stored text that a model gets to read, in UTF-16 units.</summary>
     public const int MaxLength = 16_000;
 
+    /// <summary>Longer than an address (254) or a number may be.</summary>
+    private const int MaxWord = 320;
+
     /// <summary>
     /// The most combining marks in a row of a text in any language. To normalise more takes time that grows with their square: minutes
     /// for a million. https://unicode.org/reports/tr15/#Stream_Safe_Text_Format
@@ -99,7 +102,10 @@ public static class TicketText
         _ => rune.Value is not (0x115F or 0x1160 or 0x3164 or 0xFFA0 or 0x2800),
     };
 
-    /// <summary>The text as a model reads it: at most <see cref="MaxLength"/>, never half a character.</summary>
+    /// <summary>
+    /// The text as a model reads it: at most <see cref="MaxLength"/>, never half a character, nor half a word or number if that can be:
+    /// half an address or a card number would not be known for what it is, and not be masked.
+    /// </summary>
     public static string Clip(string text)
     {
         if (text.Length <= MaxLength)
@@ -107,6 +113,31 @@ public static class TicketText
             return text;
         }
 
-        return char.IsHighSurrogate(text[MaxLength - 1]) ? text[..(MaxLength - 1)] : text[..MaxLength];
+        var end = FindWordEnd(text);
+        return char.IsHighSurrogate(text[end - 1]) ? text[..(end - 1)] : text[..end];
+    }
+
+    /// <summary>The last end of a word without digits, or the whole length when there is none near.</summary>
+    private static int FindWordEnd(string text)
+    {
+        var end = 0;
+        for (var i = MaxLength; i > MaxLength - MaxWord; i--)
+        {
+            if (!char.IsWhiteSpace(text[i]))
+            {
+                // A group of digits may belong to the next one.
+                end = char.IsDigit(text[i]) ? 0 : end;
+            }
+            else if (end > i + 1)
+            {
+                return end;
+            }
+            else
+            {
+                end = i;
+            }
+        }
+
+        return MaxLength;
     }
 }

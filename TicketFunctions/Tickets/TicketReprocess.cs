@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using Microsoft.Extensions.Options;
 using TicketFunctions.Classification;
 using TicketFunctions.Storage;
@@ -35,7 +36,7 @@ public sealed class TicketReprocess(
         using var giveBack = CancellationTokenSource.CreateLinkedTokenSource(drain.Token, grace.Token);
         var newest = await store.FindNewestDecisionAsync(stopping);
         var run = new Run();
-        var texts = new Dictionary<string, Task<ClassificationResult>>(StringComparer.Ordinal);
+        var texts = new ConcurrentDictionary<string, Lazy<Task<ClassificationResult>>>(StringComparer.Ordinal);
         await Parallel.ForEachAsync(
             tickets,
             new ParallelOptions { MaxDegreeOfParallelism = options.Value.Concurrency },
@@ -85,7 +86,8 @@ public sealed class TicketReprocess(
     }
 
     /// <summary>Asks about each text once, whatever the number of tickets that have it.</summary>
-    private async Task TryAsync(DecidedTicket ticket, Run run, Dictionary<string, Task<ClassificationResult>> texts, CancellationToken giveBack)
+    private async Task TryAsync(
+        DecidedTicket ticket, Run run, ConcurrentDictionary<string, Lazy<Task<ClassificationResult>>> texts, CancellationToken giveBack)
     {
         if (await spending.FindWaitAsync(giveBack) is not null)
         {
@@ -94,26 +96,19 @@ public sealed class TicketReprocess(
         }
 
         var text = TicketText.Normalize(ticket.Description);
-        Task<ClassificationResult>? answer;
-        var isFirst = false;
-        lock (texts)
-        {
-            if (!texts.TryGetValue(text, out answer))
-            {
-                isFirst = true;
-                answer = texts[text] = classifier.ClassifyAsync(TicketText.Clip(text), giveBack);
-            }
-        }
-
-        var result = await answer;
-        if (isFirst && result.Calls.Count > 0)
+        var own = new Lazy<Task<ClassificationResult>>(() => classifier.ClassifyAsync(TicketText.Clip(text), giveBack));
+        var answer = texts.GetOrAdd(text, own);
+        var isOwn = answer == own;
+        var result = await answer.Value;
+        if (isOwn && result.Calls.Count > 0)
         {
             spending.Add(result.Calls);
             run.Add(result.Calls);
             var textSha256 = TicketText.Hash(text);
-            var held = new ClaimedTicket(ticket.Id, ticket.Description, Guid.NewGuid(), 0, textSha256);
-            await store.RecordFailureAsync(
-                held, new FailedAttempt("dry_run", "a dry run of reprocess", textSha256, result.Calls), CancellationToken.None);
+            await RecordAsync(
+                new ClaimedTicket(ticket.Id, ticket.Description, Guid.NewGuid(), 0, textSha256),
+                new FailedAttempt("dry_run", "a dry run of reprocess", textSha256, result.Calls),
+                giveBack);
         }
 
         run.Count(ticket.Labels, result switch
@@ -124,7 +119,25 @@ public sealed class TicketReprocess(
             ClassificationResult.Labelled labelled => new TriageResult.Labelled(ticket.Id, labelled.Labels, labelled.Identity.Source, labelled.Identity.Model, labelled.Confidence),
             ClassificationResult.Failed failed => new TriageResult.NotForced(failed.Kind),
             _ => throw new InvalidOperationException($"No arm for {result.GetType().Name}."),
-        });
+        }, isOwn);
+    }
+
+    /// <summary>What was paid is written again for as long as a ticket would be held. Repeating is safe: the lease token is good for one row.</summary>
+    private async Task RecordAsync(ClaimedTicket ticket, FailedAttempt spent, CancellationToken giveBack)
+    {
+        var started = time.GetTimestamp();
+        for (var attempt = 1; ; attempt++)
+        {
+            try
+            {
+                await store.RecordFailureAsync(ticket, spent, CancellationToken.None);
+                return;
+            }
+            catch (Exception e) when (StorageFaults.IsPassing(e) && time.GetElapsedTime(started) < triage.Terms.Lease && !giveBack.IsCancellationRequested)
+            {
+                await Task.Delay(TimeSpan.FromSeconds(Math.Min(2, 0.1 * attempt)), time, giveBack).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            }
+        }
     }
 
     /// <summary>The sums of one run, counted by many at once.</summary>
@@ -183,7 +196,10 @@ public sealed class TicketReprocess(
             }
         }
 
-        public void Count(Labels old, TriageResult? result)
+        /// <param name="old">The labels it has.</param>
+        /// <param name="result">What became of it.</param>
+        /// <param name="isOwn">Not the answer about another ticket with its text: that one is counted already.</param>
+        public void Count(Labels old, TriageResult? result, bool isOwn = true)
         {
             lock (_lock)
             {
@@ -192,7 +208,7 @@ public sealed class TicketReprocess(
                 {
                     case TriageResult.Labelled labelled:
                         _decided.Add((old, labelled.Labels));
-                        _unavailable = 0;
+                        _unavailable = isOwn ? 0 : _unavailable;
                         break;
                     case TriageResult.NotForced { Kind: FailureKind.BudgetSpent }:
                         Failed++;
@@ -200,7 +216,7 @@ public sealed class TicketReprocess(
                         break;
                     case TriageResult.NotForced { Kind: FailureKind.UpstreamUnavailable or FailureKind.UpstreamTimeout }:
                         Failed++;
-                        if (++_unavailable == UnavailableInARow)
+                        if (isOwn && ++_unavailable == UnavailableInARow)
                         {
                             End ??= SweepEnd.ModelUnavailable;
                         }
@@ -208,7 +224,7 @@ public sealed class TicketReprocess(
                         break;
                     case TriageResult.NotForced or TriageResult.BlankText:
                         Failed++;
-                        _unavailable = 0;
+                        _unavailable = isOwn ? 0 : _unavailable;
                         break;
                     // The same text is under way elsewhere, and its decision did not come in time.
                     case TriageResult.InProgress { RetryAfter.Ticks: > 0 }:
