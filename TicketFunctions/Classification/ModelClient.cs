@@ -30,9 +30,7 @@ internal sealed partial class ModelClient
                 new ModelEndpoint(connect(target, address), target, address, options, time)),
         ];
 
-        // Asked for, or where it is known to be understood: a server that does not know the member may refuse the whole request.
-        Evidence = options.Confidence
-            ?? (target.Provider is "openai" or "azure-openai" or "ollama" ? ConfidenceEvidence.Logprobs : ConfidenceEvidence.None);
+        Evidence = options.EvidenceOf(target.Provider);
         _capabilities = new ModelCapabilities(target, Evidence == ConfidenceEvidence.Logprobs, logger);
         _taxonomy = taxonomy;
         _retryBudget = retryBudget;

@@ -100,14 +100,15 @@ public sealed class TicketReprocess(
         var answer = texts.GetOrAdd(text, own);
         var isOwn = answer == own;
         var result = await answer.Value;
-        if (isOwn && result.Calls.Count > 0)
+        if (isOwn)
         {
             spending.Add(result.Calls);
             run.Add(result.Calls);
             var textSha256 = TicketText.Hash(text);
-            await RecordAsync(
+            await triage.RecordFailureAsync(
                 new ClaimedTicket(ticket.Id, ticket.Description, Guid.NewGuid(), 0, textSha256),
                 new FailedAttempt("dry_run", "a dry run of reprocess", textSha256, result.Calls),
+                time.GetTimestamp(),
                 giveBack);
         }
 
@@ -120,24 +121,6 @@ public sealed class TicketReprocess(
             ClassificationResult.Failed failed => new TriageResult.NotForced(failed.Kind),
             _ => throw new InvalidOperationException($"No arm for {result.GetType().Name}."),
         }, isOwn);
-    }
-
-    /// <summary>What was paid is written again for as long as a ticket would be held. Repeating is safe: the lease token is good for one row.</summary>
-    private async Task RecordAsync(ClaimedTicket ticket, FailedAttempt spent, CancellationToken giveBack)
-    {
-        var started = time.GetTimestamp();
-        for (var attempt = 1; ; attempt++)
-        {
-            try
-            {
-                await store.RecordFailureAsync(ticket, spent, CancellationToken.None);
-                return;
-            }
-            catch (Exception e) when (StorageFaults.IsPassing(e) && time.GetElapsedTime(started) < triage.Terms.Lease && !giveBack.IsCancellationRequested)
-            {
-                await Task.Delay(TimeSpan.FromSeconds(Math.Min(2, 0.1 * attempt)), time, giveBack).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-            }
-        }
     }
 
     /// <summary>The sums of one run, counted by many at once.</summary>

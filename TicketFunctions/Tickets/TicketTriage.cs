@@ -466,7 +466,11 @@ public sealed partial class TicketTriage : IDisposable
         : _store.ReleaseAsync(ticket, wait, reason, CancellationToken.None);
 
     /// <summary>What calls cost is spent, whatever becomes of the ticket.</summary>
-    private async Task RecordFailureAsync(ClaimedTicket ticket, FailedAttempt failure, long claimed, CancellationToken stopping)
+    /// <param name="ticket">The ticket, claimed or as a claim would be.</param>
+    /// <param name="failure">The attempt; without a call there is nothing to record.</param>
+    /// <param name="claimed">The timestamp since which it is held: passing faults are outlasted for as long as a lease from then.</param>
+    /// <param name="stopping">Tries no more.</param>
+    internal async Task RecordFailureAsync(ClaimedTicket ticket, FailedAttempt failure, long claimed, CancellationToken stopping)
     {
         if (failure.Calls.Count > 0)
         {
